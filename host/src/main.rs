@@ -1,0 +1,7 @@
+//! The `waypost` program; see [`waypost::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    waypost::cli::main()
+}

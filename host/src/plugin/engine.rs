@@ -1,0 +1,105 @@
+//! The one wasmtime engine of the process, and the thread that keeps its time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::{Config, Inlining, OptLevel};
+
+use super::bindings::Policy;
+use super::state::Guest;
+
+/// Deadlines are counted in these; a call may run up to one tick over.
+pub(super) const TICK: Duration = Duration::from_millis(1);
+
+/// Enough for deep recursion in a policy, little enough for any thread that runs one (theirs have 2 MiB).
+const STACK_BYTES: usize = 256 * 1024;
+
+/// Compiles policies and links them to the host's side of the contract.
+#[derive(Clone)]
+pub(crate) struct Engine {
+    pub(super) wasmtime: wasmtime::Engine,
+    pub(super) linker: Arc<Linker<Guest>>,
+    _ticker: Arc<Ticker>,
+}
+
+impl Engine {
+    /// # Errors
+    /// Where this machine cannot run wasmtime, or no thread can be started.
+    pub(crate) fn new() -> anyhow::Result<Engine> {
+        // wasmtime has an error type of its own, which does not leave this module.
+        let broken =
+            |error: wasmtime::Error| anyhow::anyhow!("cannot run WebAssembly here: {error:#}");
+        let engine = wasmtime::Engine::new(&config()).map_err(broken)?;
+        let mut linker = Linker::new(&engine);
+        Policy::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest).map_err(broken)?;
+        let ticker = Ticker::start(engine.clone())?;
+        Ok(Engine {
+            wasmtime: engine,
+            linker: Arc::new(linker),
+            _ticker: Arc::new(ticker),
+        })
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Engine")
+    }
+}
+
+/// Each setting that differs from wasmtime's default, and why.
+fn config() -> Config {
+    let mut config = Config::new();
+    // A policy's call is synchronous; support for concurrent ones makes each four times as expensive.
+    config.concurrency_support(false);
+    config.wasm_component_model(true);
+    config.epoch_interruption(true);
+    config.max_wasm_stack(STACK_BYTES);
+    config.cranelift_opt_level(OptLevel::Speed);
+    config.compiler_inlining(Inlining::Yes);
+    // The base of a memory that never moves is loaded once per function.
+    config.memory_may_move(false);
+    // What no policy needs is not offered: less to attack, and 32-bit memories bound every bulk operation.
+    config.wasm_memory64(false);
+    config.wasm_multi_memory(false);
+    config
+}
+
+/// Advances the engine's epoch every [`TICK`] until it is dropped.
+struct Ticker {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ticker {
+    fn start(engine: wasmtime::Engine) -> std::io::Result<Ticker> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        // A thread and not a task: a task would wait for the very calls it is to interrupt.
+        let thread = std::thread::Builder::new()
+            .name("waypost-ticker".to_owned())
+            .spawn(move || {
+                while !stopped.load(Ordering::Relaxed) {
+                    std::thread::park_timeout(TICK);
+                    engine.increment_epoch();
+                }
+            })?;
+        Ok(Ticker {
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}

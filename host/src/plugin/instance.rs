@@ -1,0 +1,226 @@
+//! A policy at work: one WebAssembly instance, owned by one shard, for one upstream.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use wasmtime::{Store, Trap};
+
+use super::bindings::{self, OutcomesHook, ResponsesHook, types};
+use super::state::{Call, Guest};
+use super::{Plugin, engine};
+use crate::config::ServerState;
+use crate::policy::{Exchange, Policy, PolicyFailure, Reply, Verdict};
+use crate::upstream::{BackendId, Ending, Failure, Outcome, Upstream};
+
+/// What `configure` and `update` may take: they run seldom, and some build tables.
+const SET_UP_DEADLINE: Duration = Duration::from_millis(100);
+/// Letters of a guest's own words that go into an error.
+const REASON_CHARS_MAX: usize = 300;
+
+/// An instance, configured and ready for `update`.
+pub(crate) struct Instance {
+    store: Store<Guest>,
+    policy: bindings::Policy,
+    outcomes: Option<OutcomesHook>,
+    responses: Option<ResponsesHook>,
+    plugin: Arc<Plugin>,
+    /// The backends that the guest was last told are up, in ascending order.
+    up: Vec<BackendId>,
+    call_ticks: u64,
+}
+
+impl Instance {
+    pub(super) fn start(
+        plugin: Arc<Plugin>,
+        upstream: Arc<Upstream>,
+    ) -> Result<Instance, PolicyFailure> {
+        let limits = plugin.settings.limits;
+        let seed = RandomState::new().hash_one(&plugin.name);
+        let guest = Guest::new(&plugin.name, limits.memory_max, Some(upstream), seed);
+        let mut store = Store::new(&plugin.code.engine.wasmtime, guest);
+        store.limiter(|guest| &mut guest.limits);
+        store.set_epoch_deadline(ticks(SET_UP_DEADLINE));
+        let (policy, outcomes, responses) = plugin
+            .code
+            .instantiate(&mut store)
+            .map_err(|error| failure(&error))?;
+        let configured = policy
+            .waypost_policy_balance()
+            .call_configure(&mut store, &plugin.config);
+        match configured.map_err(|error| failure(&error))? {
+            Ok(()) => {}
+            Err(reason) => return Err(PolicyFailure::Start(shorten(&reason))),
+        }
+        let call_ticks = ticks(limits.deadline);
+        Ok(Instance {
+            store,
+            policy,
+            outcomes,
+            responses,
+            plugin,
+            up: Vec::new(),
+            call_ticks,
+        })
+    }
+
+    /// Whether a call may answer so. Never trusts what a guest returns.
+    fn check(&self, verdict: types::Verdict) -> Result<Verdict, PolicyFailure> {
+        match verdict {
+            types::Verdict::Forward(id) => {
+                let id = BackendId(id);
+                self.up
+                    .binary_search(&id)
+                    .map(|_| Verdict::Forward(id))
+                    .map_err(|_| PolicyFailure::UnknownBackend(id))
+            }
+            types::Verdict::Respond(status) => StatusCode::from_u16(status)
+                .ok()
+                .filter(|code| (200..600).contains(&code.as_u16()))
+                .map(Verdict::Respond)
+                .ok_or(PolicyFailure::BadStatus(status)),
+            types::Verdict::Unavailable => Ok(Verdict::Unavailable),
+        }
+    }
+}
+
+impl Policy for Instance {
+    fn update(&mut self, upstream: &Upstream) -> Result<(), PolicyFailure> {
+        let backends: Vec<types::Backend> = upstream
+            .backends
+            .iter()
+            .map(|backend| describe(backend))
+            .collect();
+        self.up = backends
+            .iter()
+            .filter(|backend| matches!(backend.state, types::BackendState::Up))
+            .map(|backend| BackendId(backend.id))
+            .collect();
+        self.up.sort_unstable();
+        self.store.set_epoch_deadline(ticks(SET_UP_DEADLINE));
+        self.policy
+            .waypost_policy_balance()
+            .call_update(&mut self.store, &backends)
+            .map_err(|error| failure(&error))
+    }
+
+    fn pick(&mut self, exchange: Exchange) -> (Exchange, Result<Verdict, PolicyFailure>) {
+        let timer = self.plugin.stats.start_call();
+        let (client, attempt) = (exchange.client, exchange.attempt);
+        self.store.data_mut().begin(Call::Pick(exchange));
+        self.store.set_epoch_deadline(self.call_ticks);
+        let answer = self
+            .policy
+            .waypost_policy_balance()
+            .call_pick(&mut self.store);
+        let Call::Pick(exchange) = self.store.data_mut().end() else {
+            unreachable!("a call ends as what it began as: pick of {client}, attempt {attempt}")
+        };
+        self.plugin.stats.end_call(&timer);
+        let verdict = answer
+            .map_err(|error| failure(&error))
+            .and_then(|verdict| self.check(verdict));
+        (exchange, verdict)
+    }
+
+    fn wants_outcomes(&self) -> bool {
+        self.outcomes.is_some()
+    }
+
+    fn observe(&mut self, outcomes: &[Outcome]) -> Result<(), PolicyFailure> {
+        let Some(hook) = &self.outcomes else {
+            return Ok(());
+        };
+        let outcomes: Vec<bindings::Outcome> =
+            outcomes.iter().map(bindings::Outcome::from).collect();
+        self.store.set_epoch_deadline(self.call_ticks);
+        hook.waypost_policy_outcomes()
+            .call_observe(&mut self.store, &outcomes)
+            .map_err(|error| failure(&error))
+    }
+
+    fn wants_responses(&self) -> bool {
+        self.responses.is_some()
+    }
+
+    fn respond(&mut self, backend: BackendId, reply: Reply) -> (Reply, Result<(), PolicyFailure>) {
+        let Some(hook) = &self.responses else {
+            return (reply, Ok(()));
+        };
+        self.store.data_mut().begin(Call::Respond(reply));
+        self.store.set_epoch_deadline(self.call_ticks);
+        let answer = hook
+            .waypost_policy_responses()
+            .call_respond(&mut self.store, backend.0);
+        let Call::Respond(reply) = self.store.data_mut().end() else {
+            unreachable!(
+                "a call ends as what it began as: respond for backend {}",
+                backend.0
+            )
+        };
+        (reply, answer.map_err(|error| failure(&error)))
+    }
+}
+
+/// The deadline as ticks from now: one more than fit, because the running tick may be nearly over.
+fn ticks(deadline: Duration) -> u64 {
+    u64::try_from(deadline.as_nanos().div_ceil(engine::TICK.as_nanos())).unwrap_or(u64::MAX / 2) + 1
+}
+
+fn describe(backend: &crate::upstream::Backend) -> types::Backend {
+    types::Backend {
+        id: backend.id.0,
+        name: backend.settings.name.clone(),
+        address: backend.settings.address.clone(),
+        weight: backend.settings.weight,
+        state: match backend.state() {
+            ServerState::Up => types::BackendState::Up,
+            ServerState::Draining => types::BackendState::Draining,
+            ServerState::Down => types::BackendState::Down,
+        },
+        labels: backend.settings.labels.clone(),
+    }
+}
+
+impl From<&Outcome> for bindings::Outcome {
+    fn from(outcome: &Outcome) -> Self {
+        bindings::Outcome {
+            backend: outcome.backend.0,
+            attempt: outcome.attempt,
+            ending: match outcome.ending {
+                Ending::Status(status) => bindings::Ending::Status(status),
+                Ending::Failed(failure) => bindings::Ending::Failed(match failure {
+                    Failure::Connect => bindings::Failure::Connect,
+                    Failure::Reset => bindings::Failure::Reset,
+                    Failure::Timeout => bindings::Failure::Timeout,
+                    Failure::Protocol => bindings::Failure::Protocol,
+                    Failure::ClientGone => bindings::Failure::ClientGone,
+                }),
+            },
+            latency_us: u64::try_from(outcome.latency.as_micros()).unwrap_or(u64::MAX),
+            bytes: outcome.bytes,
+        }
+    }
+}
+
+/// What went wrong in a guest, from what wasmtime says of it.
+pub(super) fn failure(error: &wasmtime::Error) -> PolicyFailure {
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => PolicyFailure::Deadline,
+        Some(Trap::StackOverflow) => PolicyFailure::StackOverflow,
+        Some(Trap::UnreachableCodeReached) => PolicyFailure::Trap(
+            "reached `unreachable` (a panic; its message is in the log)".to_owned(),
+        ),
+        Some(trap) => PolicyFailure::Trap(trap.to_string()),
+        None => PolicyFailure::Trap(shorten(&error.root_cause().to_string())),
+    }
+}
+
+/// Keeps a guest's words to one line of bounded length.
+fn shorten(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(REASON_CHARS_MAX)
+        .collect()
+}

@@ -1,0 +1,421 @@
+//! From bytes to a policy that may carry traffic: read, wrap, compile, check the world, ask who it is, try it.
+//!
+//! Each stage has one clear error. Whatever fails here never becomes active.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use wasmtime::Store;
+use wasmtime::component::{Component, InstancePre};
+use wit_component::ComponentEncoder;
+
+use super::bindings::{
+    OutcomesHook, OutcomesHookIndices, Policy, PolicyIndices, ResponsesHook, ResponsesHookIndices,
+};
+use super::state::Guest;
+use super::{About, Engine, Plugin, Stats};
+use crate::config::{self, PolicySource};
+use crate::policy::Policy as _;
+use crate::policy::slot;
+use crate::upstream::Upstream;
+
+/// A policy is some ten to hundred kilobytes; compiling more than this is not a thing to do beside traffic.
+const MODULE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// The contract this host speaks. Minor versions with the same first two numbers link (see the WIT package).
+const CONTRACT: &str = "waypost:policy";
+pub(crate) const VERSION: &str = "0.1.0";
+const EXPORTS: [&str; 2] = ["about", "balance"];
+
+/// Where a policy's bytes come from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Source {
+    Embedded(&'static str),
+    File(PathBuf),
+}
+
+/// Compiled code and what it takes to make instances of it.
+pub(crate) struct Code {
+    pub(super) engine: Engine,
+    pre: InstancePre<Guest>,
+    policy: PolicyIndices,
+    outcomes: Option<OutcomesHookIndices>,
+    responses: Option<ResponsesHookIndices>,
+}
+
+/// Why a policy does not load: the stage, what is wrong, and what to do about it.
+#[derive(Debug)]
+pub(crate) struct LoadError {
+    source: Source,
+    problem: String,
+    remedy: String,
+    /// It refused its configuration.
+    refused: bool,
+}
+
+impl LoadError {
+    /// The key of its table in the configuration that is to blame.
+    pub(crate) fn key(&self) -> &'static str {
+        if self.refused { "config" } else { "file" }
+    }
+
+    pub(crate) fn message(&self) -> String {
+        format!("{}: {}", self.source, self.problem)
+    }
+
+    pub(crate) fn remedy(&self) -> &str {
+        &self.remedy
+    }
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n  = help: {}", self.message(), self.remedy)
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Embedded(name) => write!(f, "built-in policy {name}"),
+            Source::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// What went wrong, before it is known where the bytes came from.
+struct Problem(String, String);
+
+impl Problem {
+    fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Problem {
+        Problem(problem.into(), remedy.into())
+    }
+}
+
+impl Plugin {
+    /// Loads what `settings` name. `None` for `rotation`, which is no plugin.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, is no policy of this contract, asks for what is not offered, or refuses its
+    /// configuration.
+    pub(crate) fn load(
+        engine: &Engine,
+        settings: &config::Policy,
+    ) -> Result<Option<Arc<Plugin>>, LoadError> {
+        let source = match &settings.source {
+            PolicySource::Rotation => return Ok(None),
+            PolicySource::BuiltIn(name) => Source::Embedded(name),
+            PolicySource::File(path) => Source::File(path.clone()),
+        };
+        let loaded = read(&source).and_then(|bytes| Plugin::from_bytes(engine, settings, &bytes));
+        match loaded {
+            Ok(plugin) => Ok(Some(Arc::new(plugin))),
+            Err(Problem(problem, remedy)) => Err(LoadError {
+                source,
+                problem,
+                remedy,
+                refused: false,
+            }),
+        }
+    }
+
+    fn from_bytes(
+        engine: &Engine,
+        settings: &config::Policy,
+        bytes: &[u8],
+    ) -> Result<Plugin, Problem> {
+        let component = componentize(bytes)?;
+        let component = Component::new(&engine.wasmtime, component).map_err(|error| {
+            Problem::new(
+                format!("does not compile: {}", first_line(&error)),
+                "the file is damaged or uses features that policies do not have; build it again with waypost-plugin-build",
+            )
+        })?;
+        check_world(engine, &component)?;
+        let pre = engine.linker.instantiate_pre(&component).map_err(|error| {
+            Problem::new(
+                format!("does not fit this host: {}", chain(&error)),
+                REBUILD,
+            )
+        })?;
+        let code = Code::new(engine, pre)?;
+        let about = code.describe(settings)?;
+        let digest = Sha256::digest(bytes)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let config = settings.config.to_string();
+        Ok(Plugin {
+            name: settings.name.clone(),
+            about,
+            digest,
+            stats: Stats::default(),
+            code,
+            settings: settings.clone(),
+            config,
+        })
+    }
+
+    /// Tries the policy on an upstream it is meant for: configure, update, some picks. Nothing of it is counted.
+    ///
+    /// # Errors
+    /// What the policy refused, or how it failed.
+    pub(crate) fn probe(self: &Arc<Self>, upstream: &Upstream) -> Result<(), LoadError> {
+        /// Enough to reach what a policy does only for a retry, or when its tables wrap.
+        const PICKS: u32 = 200;
+        let failed = |problem: String, remedy: &str| LoadError {
+            source: self.source(),
+            problem,
+            remedy: remedy.to_owned(),
+            refused: false,
+        };
+        let trial = Arc::new(upstream.rehearsal());
+        let mut instance = self.instantiate(&trial).map_err(|failure| LoadError {
+            refused: true,
+            ..failed(
+                failure.to_string(),
+                "check the policy's `config` table in the configuration",
+            )
+        })?;
+        let broken = "the policy is broken: run its tests, or use another one";
+        instance
+            .update(&trial)
+            .map_err(|failure| failed(format!("failed in update: {failure}"), broken))?;
+        for attempt in 0..PICKS {
+            let exchange = slot::rehearsal(attempt);
+            let (_, verdict) = instance.pick(exchange);
+            verdict.map_err(|failure| {
+                failed(format!("failed in trial pick {attempt}: {failure}"), broken)
+            })?;
+        }
+        self.stats.reset();
+        Ok(())
+    }
+
+    fn source(&self) -> Source {
+        match &self.settings.source {
+            PolicySource::BuiltIn(name) => Source::Embedded(name),
+            PolicySource::Rotation => Source::Embedded("rotation"),
+            PolicySource::File(path) => Source::File(path.clone()),
+        }
+    }
+
+    pub(crate) fn settings(&self) -> &config::Policy {
+        &self.settings
+    }
+}
+
+impl Code {
+    fn new(engine: &Engine, pre: InstancePre<Guest>) -> Result<Code, Problem> {
+        // An absent hook is no error: the policy does not need it.
+        let outcomes = OutcomesHookIndices::new(&pre).ok();
+        let responses = ResponsesHookIndices::new(&pre).ok();
+        let policy = PolicyIndices::new(&pre).map_err(|error| {
+            Problem::new(
+                format!("does not have the shape of a policy: {}", chain(&error)),
+                REBUILD,
+            )
+        })?;
+        Ok(Code {
+            engine: engine.clone(),
+            pre,
+            policy,
+            outcomes,
+            responses,
+        })
+    }
+
+    pub(super) fn instantiate(
+        &self,
+        store: &mut Store<Guest>,
+    ) -> wasmtime::Result<(Policy, Option<OutcomesHook>, Option<ResponsesHook>)> {
+        let instance = self.pre.instantiate(&mut *store)?;
+        let policy = self.policy.load(&mut *store, &instance)?;
+        let outcomes = self
+            .outcomes
+            .as_ref()
+            .map(|hook| hook.load(&mut *store, &instance))
+            .transpose()?;
+        let responses = self
+            .responses
+            .as_ref()
+            .map(|hook| hook.load(&mut *store, &instance))
+            .transpose()?;
+        Ok((policy, outcomes, responses))
+    }
+
+    fn describe(&self, settings: &config::Policy) -> Result<About, Problem> {
+        let broken = |error: wasmtime::Error| {
+            let failure = super::instance::failure(&error);
+            Problem::new(
+                format!("failed before it was asked anything: {failure}"),
+                "the policy is broken: run its tests",
+            )
+        };
+        let guest = Guest::new(&settings.name, settings.limits.memory_max, None, 1);
+        let mut store = Store::new(&self.engine.wasmtime, guest);
+        store.limiter(|guest| &mut guest.limits);
+        store.set_epoch_deadline(100);
+        let (policy, ..) = self.instantiate(&mut store).map_err(broken)?;
+        let info = policy
+            .waypost_policy_about()
+            .call_describe(&mut store)
+            .map_err(broken)?;
+        Ok(About {
+            name: info.name,
+            version: info.version,
+            promises: info.promises,
+        })
+    }
+}
+
+const REBUILD: &str = "build it again with the waypost-plugin crate of this version";
+
+fn read(source: &Source) -> Result<Vec<u8>, Problem> {
+    match source {
+        Source::Embedded(name) => crate::built_in::policy(name)
+            .map(<[u8]>::to_vec)
+            .ok_or_else(|| Problem::new("is not in this binary", "choose another policy")),
+        Source::File(path) => read_file(path),
+    }
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, Problem> {
+    let unreadable = |error: std::io::Error| {
+        let remedy = match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                "check the path; in a configuration file, a relative one starts at that file's directory"
+            }
+            std::io::ErrorKind::PermissionDenied => "let the user that runs waypost read it",
+            _ => "check the path",
+        };
+        Problem::new(format!("cannot be read: {error}"), remedy)
+    };
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(Problem::new("is not a file", "name the .wasm file itself"));
+    }
+    if metadata.len() > MODULE_BYTES_MAX {
+        return Err(Problem::new(
+            format!(
+                "has {} bytes; {MODULE_BYTES_MAX} are allowed",
+                metadata.len()
+            ),
+            "build it in release mode with debug information stripped",
+        ));
+    }
+    std::fs::read(path).map_err(unreadable)
+}
+
+/// A component as it is; a core module with a component wrapped around it.
+fn componentize(bytes: &[u8]) -> Result<Vec<u8>, Problem> {
+    const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+    const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
+    if bytes.starts_with(COMPONENT) {
+        return Ok(bytes.to_vec());
+    }
+    if !bytes.starts_with(CORE_MODULE) {
+        return Err(Problem::new(
+            "is not WebAssembly",
+            "name a .wasm file built from a policy crate",
+        ));
+    }
+    let encoded = ComponentEncoder::default()
+        .validate(true)
+        .module(bytes)
+        .and_then(|mut encoder| encoder.encode());
+    encoded.map_err(|error| {
+        Problem::new(
+            format!("is a WebAssembly module but not a policy: {}", error.root_cause()),
+            "a policy crate has `export_policy!(YourPolicy);` in its lib.rs and crate-type = [\"cdylib\"]; see the README",
+        )
+    })
+}
+
+/// Names what a component lacks, or asks for and cannot have, before the linker would in its own words.
+fn check_world(engine: &Engine, component: &Component) -> Result<(), Problem> {
+    let ty = component.component_type();
+    for (name, _) in ty.imports(&engine.wasmtime) {
+        check_import(name)?;
+    }
+    let exports: Vec<&str> = ty.exports(&engine.wasmtime).map(|(name, _)| name).collect();
+    for wanted in EXPORTS {
+        let prefix = format!("{CONTRACT}/{wanted}@");
+        match exports.iter().find_map(|name| name.strip_prefix(&prefix)) {
+            Some(version) if compatible(version) => {}
+            Some(version) => return Err(wrong_version(version)),
+            None => {
+                return Err(Problem::new(
+                    format!(
+                        "is a component but not a policy: it does not export {CONTRACT}/{wanted}"
+                    ),
+                    "a policy crate has `export_policy!(YourPolicy);` in its lib.rs",
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_import(name: &str) -> Result<(), Problem> {
+    let Some(rest) = name
+        .strip_prefix(CONTRACT)
+        .and_then(|rest| rest.strip_prefix('/'))
+    else {
+        let remedy = if name.starts_with("wasi:") {
+            "policies have no files, sockets or clock of their own: build for wasm32-unknown-unknown and use the functions of waypost-plugin"
+        } else {
+            "use only what waypost-plugin offers"
+        };
+        return Err(Problem::new(
+            format!("asks for {name}, which no policy gets"),
+            remedy,
+        ));
+    };
+    match rest.split_once('@') {
+        Some((_, version)) if compatible(version) => Ok(()),
+        Some((_, version)) => Err(wrong_version(version)),
+        None => Ok(()),
+    }
+}
+
+/// The same `0.N` (or, once there is one, the same major version).
+fn compatible(version: &str) -> bool {
+    let leading = |version: &str| {
+        version
+            .split('.')
+            .take(2)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    leading(version) == leading(VERSION)
+}
+
+fn wrong_version(version: &str) -> Problem {
+    Problem::new(
+        format!("is built for version {version} of the contract; this host speaks {VERSION}"),
+        REBUILD,
+    )
+}
+
+fn chain(error: &wasmtime::Error) -> String {
+    error
+        .chain()
+        .map(|cause| cause.to_string())
+        .collect::<Vec<_>>()
+        .join(": ")
+}
+
+fn first_line(error: &wasmtime::Error) -> String {
+    error
+        .root_cause()
+        .to_string()
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}

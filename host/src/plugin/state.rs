@@ -1,0 +1,351 @@
+//! What a policy can see and do while it is called: the host's side of the contract's imports.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderValue};
+use wasmtime::{StoreLimits, StoreLimitsBuilder};
+
+use super::bindings::{host, request, response, types, upstream};
+use super::{Admission, LogLimit};
+use crate::headers::{self, EditRefused};
+use crate::policy::{Edit, Exchange, Reply};
+use crate::upstream::{Backend, BackendId, Upstream};
+
+/// Elements of all tables of one instance.
+const TABLE_ELEMENTS_MAX: usize = 20_000;
+/// Edits of one call, and the bytes of their names and values.
+const EDITS_MAX: usize = 64;
+const EDIT_BYTES_MAX: usize = 16 * 1024;
+/// A log line is cut here.
+const LOG_BYTES_MAX: usize = 512;
+
+/// The data of an instance's store.
+pub(super) struct Guest {
+    pub(super) limits: StoreLimits,
+    /// What the running call is about. Taken in before a call, taken out after it.
+    pub(super) call: Call,
+    policy: String,
+    /// `None` while a policy is only asked who it is.
+    upstream: Option<Arc<Upstream>>,
+    started: Instant,
+    random: u64,
+    edit_bytes: usize,
+    log_limit: LogLimit,
+}
+
+/// What a call is about.
+pub(super) enum Call {
+    /// `configure`, `update`, `observe`: there is no request.
+    Nothing,
+    Pick(Exchange),
+    Respond(Reply),
+}
+
+impl Guest {
+    pub(super) fn new(
+        policy: &str,
+        memory_max: usize,
+        upstream: Option<Arc<Upstream>>,
+        seed: u64,
+    ) -> Guest {
+        let limits = StoreLimitsBuilder::new()
+            .memory_size(memory_max)
+            .table_elements(TABLE_ELEMENTS_MAX)
+            .memories(1)
+            .tables(4)
+            .instances(16)
+            .build();
+        Guest {
+            limits,
+            call: Call::Nothing,
+            policy: policy.to_owned(),
+            upstream,
+            started: Instant::now(),
+            // The generator below must not start at 0.
+            random: seed | 1,
+            edit_bytes: 0,
+            log_limit: LogLimit::new(),
+        }
+    }
+
+    pub(super) fn begin(&mut self, call: Call) {
+        self.edit_bytes = 0;
+        self.call = call;
+    }
+
+    pub(super) fn end(&mut self) -> Call {
+        std::mem::replace(&mut self.call, Call::Nothing)
+    }
+
+    fn exchange(&self) -> Option<&Exchange> {
+        match &self.call {
+            Call::Pick(exchange) => Some(exchange),
+            Call::Nothing | Call::Respond(_) => None,
+        }
+    }
+
+    fn reply(&self) -> Option<&Reply> {
+        match &self.call {
+            Call::Respond(reply) => Some(reply),
+            Call::Nothing | Call::Pick(_) => None,
+        }
+    }
+
+    /// Checks an edit and adds it to those of the request or of the response.
+    fn edit(
+        &mut self,
+        side: Side,
+        edit: Result<Edit, EditRefused>,
+    ) -> Result<(), types::EditError> {
+        let edit = edit?;
+        let bytes = match &edit {
+            Edit::Set(name, value) | Edit::Append(name, value) => name.as_str().len() + value.len(),
+            Edit::Remove(name) => name.as_str().len(),
+        };
+        let edits = match (&mut self.call, side) {
+            (Call::Pick(exchange), Side::Request) => &mut exchange.request_edits,
+            (Call::Pick(exchange), Side::Response) => &mut exchange.response_edits,
+            (Call::Respond(reply), Side::Response) => &mut reply.edits,
+            (Call::Respond(_), Side::Request) | (Call::Nothing, _) => {
+                return Err(types::EditError::Forbidden);
+            }
+        };
+        if edits.len() >= EDITS_MAX || self.edit_bytes + bytes > EDIT_BYTES_MAX {
+            return Err(types::EditError::TooMany);
+        }
+        self.edit_bytes += bytes;
+        edits.push(edit);
+        Ok(())
+    }
+
+    fn numbers(&self, number: impl Fn(&Backend) -> u32) -> Vec<u32> {
+        self.upstream
+            .iter()
+            .flat_map(|upstream| &upstream.backends)
+            .map(|backend| number(backend))
+            .collect()
+    }
+
+    fn number(&self, id: u64, number: impl Fn(&Backend) -> u32) -> u32 {
+        self.upstream
+            .as_ref()
+            .and_then(|upstream| upstream.backend(BackendId(id)))
+            .map_or(0, |backend| number(backend))
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Side {
+    Request,
+    Response,
+}
+
+fn in_flight(backend: &Backend) -> u32 {
+    backend.live.in_flight()
+}
+
+fn latency_us(backend: &Backend) -> u32 {
+    backend.live.latency.average_us()
+}
+
+fn error_ppm(backend: &Backend) -> u32 {
+    backend.live.latency.error_ppm()
+}
+
+fn first_line(headers: &HeaderMap, name: &str) -> Option<Vec<u8>> {
+    headers.get(name).map(|value| value.as_bytes().to_vec())
+}
+
+fn all_lines(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
+    headers
+        .iter()
+        .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
+        .collect()
+}
+
+fn text(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
+}
+
+impl From<EditRefused> for types::EditError {
+    fn from(refused: EditRefused) -> Self {
+        match refused {
+            EditRefused::Forbidden => types::EditError::Forbidden,
+            EditRefused::InvalidName => types::EditError::InvalidName,
+            EditRefused::InvalidValue => types::EditError::InvalidValue,
+        }
+    }
+}
+
+impl types::Host for Guest {}
+
+impl request::Host for Guest {
+    fn method(&mut self) -> String {
+        self.exchange()
+            .map(|exchange| exchange.method.as_str().to_owned())
+            .unwrap_or_default()
+    }
+
+    fn scheme(&mut self) -> String {
+        let secure = self.exchange().is_some_and(|exchange| exchange.secure);
+        if secure { "https" } else { "http" }.to_owned()
+    }
+
+    fn authority(&mut self) -> String {
+        self.exchange()
+            .map(|exchange| text(&exchange.authority))
+            .unwrap_or_default()
+    }
+
+    fn target(&mut self) -> String {
+        self.exchange()
+            .and_then(|exchange| exchange.target.path_and_query())
+            .map(|target| target.as_str().to_owned())
+            .unwrap_or_default()
+    }
+
+    fn header(&mut self, name: String) -> Option<Vec<u8>> {
+        first_line(&self.exchange()?.headers, &name)
+    }
+
+    fn headers(&mut self) -> Vec<(String, Vec<u8>)> {
+        self.exchange()
+            .map(|exchange| all_lines(&exchange.headers))
+            .unwrap_or_default()
+    }
+
+    fn client_address(&mut self) -> String {
+        self.exchange()
+            .map(|exchange| exchange.client.to_string())
+            .unwrap_or_default()
+    }
+
+    fn attempt(&mut self) -> u32 {
+        self.exchange()
+            .map(|exchange| exchange.attempt)
+            .unwrap_or_default()
+    }
+
+    fn tried(&mut self) -> Vec<u64> {
+        self.exchange()
+            .map(|exchange| exchange.tried.iter().map(|id| id.0).collect())
+            .unwrap_or_default()
+    }
+
+    fn set_header(&mut self, name: String, value: Vec<u8>) -> Result<(), types::EditError> {
+        self.edit(Side::Request, headers::set(&name, &value))
+    }
+
+    fn append_header(&mut self, name: String, value: Vec<u8>) -> Result<(), types::EditError> {
+        self.edit(Side::Request, headers::append(&name, &value))
+    }
+
+    fn remove_header(&mut self, name: String) -> Result<(), types::EditError> {
+        self.edit(Side::Request, headers::remove(&name))
+    }
+}
+
+impl response::Host for Guest {
+    fn status(&mut self) -> u16 {
+        self.reply()
+            .map(|reply| reply.status.as_u16())
+            .unwrap_or_default()
+    }
+
+    fn header(&mut self, name: String) -> Option<Vec<u8>> {
+        first_line(&self.reply()?.headers, &name)
+    }
+
+    fn headers(&mut self) -> Vec<(String, Vec<u8>)> {
+        self.reply()
+            .map(|reply| all_lines(&reply.headers))
+            .unwrap_or_default()
+    }
+
+    fn set_header(&mut self, name: String, value: Vec<u8>) -> Result<(), types::EditError> {
+        self.edit(Side::Response, headers::set(&name, &value))
+    }
+
+    fn append_header(&mut self, name: String, value: Vec<u8>) -> Result<(), types::EditError> {
+        self.edit(Side::Response, headers::append(&name, &value))
+    }
+
+    fn remove_header(&mut self, name: String) -> Result<(), types::EditError> {
+        self.edit(Side::Response, headers::remove(&name))
+    }
+}
+
+impl upstream::Host for Guest {
+    fn in_flight(&mut self) -> Vec<u32> {
+        self.numbers(in_flight)
+    }
+
+    fn in_flight_of(&mut self, id: u64) -> u32 {
+        self.number(id, in_flight)
+    }
+
+    fn latency_us(&mut self) -> Vec<u32> {
+        self.numbers(latency_us)
+    }
+
+    fn latency_us_of(&mut self, id: u64) -> u32 {
+        self.number(id, latency_us)
+    }
+
+    fn error_ppm(&mut self) -> Vec<u32> {
+        self.numbers(error_ppm)
+    }
+
+    fn error_ppm_of(&mut self, id: u64) -> u32 {
+        self.number(id, error_ppm)
+    }
+}
+
+impl host::Host for Guest {
+    fn log(&mut self, level: host::Level, message: String) {
+        let Admission::Print { suppressed } = self.log_limit.admit(Instant::now()) else {
+            return;
+        };
+        let message: String = message
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .take(LOG_BYTES_MAX)
+            .collect();
+        let upstream = self
+            .upstream
+            .as_ref()
+            .map_or("", |upstream| upstream.settings.name.as_str());
+        let policy = self.policy.as_str();
+        match level {
+            host::Level::Debug => tracing::debug!(policy, upstream, suppressed, "{message}"),
+            host::Level::Info => tracing::info!(policy, upstream, suppressed, "{message}"),
+            host::Level::Warn => tracing::warn!(policy, upstream, suppressed, "{message}"),
+            host::Level::Error => tracing::error!(policy, upstream, suppressed, "{message}"),
+        }
+    }
+
+    fn now(&mut self) -> u64 {
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// xorshift64* (Vigna 2016): small, fast, and good enough to spread load; nothing secret depends on it.
+    fn random(&mut self) -> u64 {
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        self.random.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    fn counter_add(&mut self, slot: u32, delta: i64) -> wasmtime::Result<i64> {
+        let Some(upstream) = &self.upstream else {
+            return Ok(0);
+        };
+        upstream.shared.counter_add(slot, delta).ok_or_else(|| {
+            wasmtime::format_err!(
+                "counter {slot} does not exist; slots are below {}",
+                crate::upstream::COUNTERS
+            )
+        })
+    }
+}

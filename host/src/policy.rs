@@ -1,0 +1,162 @@
+//! What the proxy sees of a policy: a request goes in, a decision comes out, and a failure is a value.
+//!
+//! Neither hyper nor wasmtime is named here. `plugin` implements [`Policy`] with a WebAssembly instance, `rotation`
+//! is the host's own; `slot` keeps one instance per shard and upstream and answers when it fails.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+
+use crate::upstream::{BackendId, Outcome, Upstream};
+
+pub(crate) mod rotation;
+pub(crate) mod slot;
+
+/// Decides where a request goes.
+pub(crate) trait Policy {
+    /// Takes note of the backends and their states.
+    fn update(&mut self, upstream: &Upstream) -> Result<(), PolicyFailure>;
+
+    /// Decides on one attempt. Edits are left in the exchange; where the call fails they mean nothing.
+    fn pick(&mut self, exchange: Exchange) -> (Exchange, Result<Verdict, PolicyFailure>);
+
+    /// Whether [`Policy::observe`] does anything.
+    fn wants_outcomes(&self) -> bool {
+        false
+    }
+
+    /// Hears what became of earlier picks.
+    fn observe(&mut self, _outcomes: &[Outcome]) -> Result<(), PolicyFailure> {
+        Ok(())
+    }
+
+    /// Whether [`Policy::respond`] does anything.
+    fn wants_responses(&self) -> bool {
+        false
+    }
+
+    /// Sees a response head; edits are left in the reply.
+    fn respond(&mut self, _backend: BackendId, reply: Reply) -> (Reply, Result<(), PolicyFailure>) {
+        (reply, Ok(()))
+    }
+}
+
+/// A request while it is being decided on.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    /// Sending it twice does no harm.
+    pub(crate) repeatable: bool,
+    pub(crate) method: Method,
+    /// Origin form: path and query.
+    pub(crate) target: Uri,
+    pub(crate) authority: HeaderValue,
+    pub(crate) headers: HeaderMap,
+    pub(crate) client: IpAddr,
+    pub(crate) secure: bool,
+    /// 0 for the first pick.
+    pub(crate) attempt: u32,
+    /// Backends that were tried and failed.
+    pub(crate) tried: Vec<BackendId>,
+    pub(crate) request_edits: Vec<Edit>,
+    /// For the response that will come.
+    pub(crate) response_edits: Vec<Edit>,
+}
+
+/// A response head while a policy looks at it.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) edits: Vec<Edit>,
+}
+
+/// A change to a head, checked when it was made.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Edit {
+    Set(HeaderName, HeaderValue),
+    Append(HeaderName, HeaderValue),
+    Remove(HeaderName),
+}
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Verdict {
+    Forward(BackendId),
+    Respond(StatusCode),
+    Unavailable,
+}
+
+/// Why a policy gave no usable answer.
+#[derive(Debug)]
+pub(crate) enum PolicyFailure {
+    /// The guest stopped itself: a panic, `unreachable`, an access out of bounds.
+    Trap(String),
+    /// It took longer than it may.
+    Deadline,
+    /// It ran out of stack.
+    StackOverflow,
+    /// It named a backend that is not there, or not up.
+    UnknownBackend(BackendId),
+    /// It answered with a status that no response can have.
+    BadStatus(u16),
+    /// A fresh instance could not be made.
+    Start(String),
+}
+
+impl fmt::Display for PolicyFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PolicyFailure::Trap(reason) => write!(f, "trapped: {reason}"),
+            PolicyFailure::Deadline => write!(f, "took longer than its deadline"),
+            PolicyFailure::StackOverflow => write!(f, "ran out of stack"),
+            PolicyFailure::UnknownBackend(id) => write!(
+                f,
+                "picked backend {}, which is not among those that are up",
+                id.0
+            ),
+            PolicyFailure::BadStatus(status) => {
+                write!(f, "answered with status {status}; 200 to 599 are possible")
+            }
+            PolicyFailure::Start(reason) => write!(f, "could not be started: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for PolicyFailure {}
+
+/// Applies edits in their order.
+pub(crate) fn apply(edits: Vec<Edit>, headers: &mut HeaderMap) {
+    for edit in edits {
+        match edit {
+            Edit::Set(name, value) => {
+                headers.insert(name, value);
+            }
+            Edit::Append(name, value) => {
+                headers.append(name, value);
+            }
+            Edit::Remove(name) => {
+                headers.remove(name);
+            }
+        }
+    }
+}
+
+/// Keeps the time of one call in `sample_every` of them; reading the clock twice costs as much as a third of a pick.
+#[derive(Debug)]
+pub(crate) struct CallTimer(Option<Instant>);
+
+impl CallTimer {
+    pub(crate) fn start(call: u64, sample_every: u64) -> CallTimer {
+        // Not the very first, which finds everything cold.
+        let timed = (call + 1).is_multiple_of(sample_every);
+        CallTimer(timed.then(Instant::now))
+    }
+
+    /// Nanoseconds since the start, if this call is one of those that are timed.
+    pub(crate) fn elapsed_ns(&self) -> Option<u64> {
+        self.0
+            .map(|start| u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+}

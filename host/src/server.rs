@@ -1,0 +1,359 @@
+//! The server: listeners, shards and the tasks that look after them.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::{mpsc, watch};
+
+use crate::config::Config;
+use crate::plugin::Engine;
+use crate::shard::{self, Order, ShardStats};
+use crate::snapshot::{BuildError, Snapshot};
+use crate::status::Status;
+
+/// Connections that may wait to be accepted; the system caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// A running server. Dropping it stops it at once; [`Server::shutdown`] lets requests under way finish.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    supervisor: tokio::task::JoinHandle<()>,
+    health: tokio::task::JoinHandle<()>,
+    ended: watch::Receiver<usize>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// One row per configured listener, one socket per shard: the sockets outlive the shards that use them.
+    listeners: Vec<(SocketAddr, Vec<TcpListener>)>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    shards: Vec<ShardHandle>,
+    replaced: AtomicU64,
+    obituaries: mpsc::UnboundedSender<usize>,
+    started: Instant,
+}
+
+#[derive(Debug)]
+struct ShardHandle {
+    orders: Mutex<mpsc::UnboundedSender<Order>>,
+    stats: Mutex<Arc<ShardStats>>,
+}
+
+/// Why a server does not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// A policy does not load or a name does not resolve.
+    Build(BuildError),
+    /// An address cannot be listened on.
+    Listen {
+        address: SocketAddr,
+        error: io::Error,
+    },
+    /// This machine lacks what a server needs.
+    System(anyhow::Error),
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StartError::Build(error) => error.fmt(f),
+            StartError::System(error) => write!(f, "{error:#}"),
+            StartError::Listen { address, error } => {
+                write!(f, "cannot listen on {address}: {error}")?;
+                listen_remedy(error).map_or(Ok(()), |remedy| write!(f, "\n  = help: {remedy}"))
+            }
+        }
+    }
+}
+
+/// What to do where an address cannot be listened on.
+pub(crate) fn listen_remedy(error: &io::Error) -> Option<&'static str> {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            Some("another program listens there; stop it or choose another port")
+        }
+        io::ErrorKind::PermissionDenied => Some(
+            "ports below 1024 need a privilege; choose a higher port, or grant CAP_NET_BIND_SERVICE",
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            Some("this machine has no such address; 0.0.0.0 means every address it has")
+        }
+        _ => None,
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl Server {
+    /// Loads the policies, opens the listeners and starts the shards. Needs a tokio runtime to look after them.
+    ///
+    /// # Errors
+    /// Nothing is left running where it fails; see [`StartError`].
+    pub async fn start(config: Config) -> Result<Server, StartError> {
+        let listeners = bind_all(&config)?;
+        let engine = Engine::new().map_err(StartError::System)?;
+        let snapshot = Snapshot::build(config, &engine)
+            .await
+            .map_err(StartError::Build)?;
+        Server::run(listeners, snapshot).map_err(|error| StartError::System(error.into()))
+    }
+
+    /// Does all that [`Server::start`] does but listen and serve.
+    ///
+    /// # Errors
+    /// As [`Server::start`], but for addresses in use.
+    pub async fn check(config: Config) -> Result<Status, StartError> {
+        let engine = Engine::new().map_err(StartError::System)?;
+        let snapshot = Snapshot::build(config, &engine)
+            .await
+            .map_err(StartError::Build)?;
+        Ok(Status::of_snapshot(&snapshot))
+    }
+
+    fn run(
+        listeners: Vec<(SocketAddr, Vec<TcpListener>)>,
+        snapshot: Snapshot,
+    ) -> io::Result<Server> {
+        let count = snapshot.config.shards;
+        let (snapshots, _) = watch::channel(Arc::new(snapshot));
+        let (obituaries, ends) = mpsc::unbounded_channel();
+        let (ended_sender, ended) = watch::channel(0);
+        let shards = (0..count).map(|_| ShardHandle::new()).collect();
+        let shared = Arc::new(Shared {
+            listeners,
+            snapshots,
+            shards,
+            replaced: AtomicU64::new(0),
+            obituaries,
+            started: Instant::now(),
+        });
+        for index in 0..count {
+            shared.spawn_shard(index)?;
+        }
+        let supervisor = tokio::spawn(supervise(shared.clone(), ends, ended_sender));
+        let health = tokio::spawn(look_after_backends(shared.snapshots.subscribe()));
+        Ok(Server {
+            shared,
+            supervisor,
+            health,
+            ended,
+        })
+    }
+
+    /// The addresses listened on, with the real port where 0 was configured; in the order of the configuration.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.shared
+            .listeners
+            .iter()
+            .map(|(address, _)| *address)
+            .collect()
+    }
+
+    /// What the server is doing now.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let mut status = Status::of_snapshot(&self.shared.snapshots.borrow());
+        status.listeners = self.addresses();
+        status.uptime = self.shared.started.elapsed();
+        status.shards = self.shared.shards.len();
+        status.shards_replaced = self.shared.replaced.load(Ordering::Relaxed);
+        for shard in &self.shared.shards {
+            let stats = lock(&shard.stats);
+            status.connections += stats.connections();
+            status.accepted += stats.accepted();
+        }
+        status
+    }
+
+    /// Accepts nothing new and waits for what is under way, at most for `grace`. True where everything had ended.
+    pub async fn shutdown(&mut self, grace: Duration) -> bool {
+        self.shared.order_all(Order::Drain);
+        let shards = self.shared.shards.len();
+        let all_ended = self.ended.wait_for(|ended| *ended >= shards);
+        tokio::time::timeout(grace, all_ended)
+            .await
+            .is_ok_and(|ended| ended.is_ok())
+    }
+
+    /// Has one shard's thread panic. For tests of what follows.
+    #[doc(hidden)]
+    pub fn crash_shard(&self, index: usize) {
+        if let Some(shard) = self.shared.shards.get(index) {
+            let _ = lock(&shard.orders).send(Order::Crash);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.supervisor.abort();
+        self.health.abort();
+        self.shared.order_all(Order::Stop);
+    }
+}
+
+impl ShardHandle {
+    fn new() -> ShardHandle {
+        // Replaced as soon as the shard starts.
+        let (orders, _) = mpsc::unbounded_channel();
+        ShardHandle {
+            orders: Mutex::new(orders),
+            stats: Mutex::default(),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn order_all(&self, order: Order) {
+        for shard in &self.shards {
+            // A shard that has ended needs no orders.
+            let _ = lock(&shard.orders).send(order);
+        }
+    }
+
+    /// Starts the shard at `index`, or its successor.
+    fn spawn_shard(&self, index: usize) -> io::Result<()> {
+        let listeners = self
+            .listeners
+            .iter()
+            .filter_map(|(_, sockets)| sockets.get(index))
+            .map(TcpListener::try_clone)
+            .collect::<io::Result<Vec<_>>>()?;
+        let (orders, received) = mpsc::unbounded_channel();
+        let stats = Arc::new(ShardStats::default());
+        let start = shard::Start {
+            listeners,
+            snapshots: self.snapshots.subscribe(),
+            orders: received,
+            stats: stats.clone(),
+        };
+        let obituary = Obituary {
+            index,
+            sender: self.obituaries.clone(),
+        };
+        thread::Builder::new()
+            .name(format!("waypost-shard-{index}"))
+            .stack_size(shard::STACK_BYTES)
+            .spawn(move || {
+                let _obituary = obituary;
+                if let Err(error) = shard::run(start) {
+                    tracing::error!(shard = index, %error, "shard could not run");
+                }
+            })?;
+        if let Some(handle) = self.shards.get(index) {
+            *lock(&handle.orders) = orders;
+            *lock(&handle.stats) = stats;
+        }
+        Ok(())
+    }
+}
+
+/// Reports the end of a shard's thread, however it ended.
+struct Obituary {
+    index: usize,
+    sender: mpsc::UnboundedSender<usize>,
+}
+
+impl Drop for Obituary {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            tracing::error!(
+                shard = self.index,
+                "shard died; its connections are lost, and it is replaced"
+            );
+            let _ = self.sender.send(self.index);
+        } else {
+            let _ = self.sender.send(usize::MAX);
+        }
+    }
+}
+
+/// Replaces shards that died and counts those that ended as they were told.
+async fn supervise(
+    shared: Arc<Shared>,
+    mut ends: mpsc::UnboundedReceiver<usize>,
+    ended: watch::Sender<usize>,
+) {
+    while let Some(index) = ends.recv().await {
+        if index == usize::MAX {
+            ended.send_modify(|ended| *ended += 1);
+            continue;
+        }
+        shared.replaced.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = shared.spawn_shard(index) {
+            tracing::error!(shard = index, %error, "shard cannot be replaced");
+        }
+    }
+}
+
+/// Lets backends back in when their time out is over.
+async fn look_after_backends(mut snapshots: watch::Receiver<Arc<Snapshot>>) {
+    /// Short beside any sensible `fail_timeout`.
+    const INTERVAL: Duration = Duration::from_millis(100);
+    let mut interval = tokio::time::interval(INTERVAL);
+    loop {
+        interval.tick().await;
+        let snapshot = snapshots.borrow_and_update().clone();
+        for balancer in &snapshot.balancers {
+            balancer.upstream.recover(Instant::now());
+        }
+    }
+}
+
+// === listening ===
+
+fn bind_all(config: &Config) -> Result<Vec<(SocketAddr, Vec<TcpListener>)>, StartError> {
+    let bind = |address| {
+        bind(address, config.shards).map_err(|error| StartError::Listen { address, error })
+    };
+    config
+        .listeners
+        .iter()
+        .map(|listener| bind(listener.address))
+        .collect()
+}
+
+/// One socket per shard on the same address: the system spreads connections over them, and no shard waits for another
+/// to accept.
+fn bind(address: SocketAddr, shards: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+    // Sockets that share a port also share it with a second server: see that there is none before sharing it.
+    let probe = socket(address, false)?;
+    let address = match (probe.local_addr()?.as_socket(), address.port()) {
+        (Some(bound), 0) => bound,
+        _ => address,
+    };
+    drop(probe);
+    let sockets = (0..shards)
+        .map(|_| socket(address, true).map(TcpListener::from))
+        .collect::<io::Result<Vec<_>>>()?;
+    Ok((address, sockets))
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        // Otherwise `[::]` would take IPv4 as well, or not, as the system is configured.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}

@@ -1,0 +1,372 @@
+//! Every backend in turn, by weight, exact over all shards.
+//!
+//! Each pick draws a ticket from a counter that all shards share, and the ticket says where to look in a schedule that
+//! each shard computes for itself and alike. In any stretch of requests each backend gets its share of them, spread
+//! as evenly as can be; backends of equal weight never differ by more than one request between two changes of
+//! the set.
+
+use std::{
+    cmp::Ordering,
+    collections::{BinaryHeap, binary_heap::PeekMut},
+};
+
+use waypost_plugin::{BackendId, Backends, Counter, Pick, Policy, Promise, Request, export_policy};
+
+/// Tickets drawn so far, on all shards.
+const TICKETS: Counter = Counter::new(0);
+
+/// The longest schedule, in picks. Weights whose sum, divided by what they have in common, is higher are scaled down
+/// to about this, each keeping at least 1: four bytes of memory for each pick, and shares exact to 0.01 %
+/// for a hundred backends.
+const PERIOD_MAX: u64 = 65_536;
+
+/// The policy.
+#[derive(Debug, Default)]
+pub struct RoundRobin {
+    /// The backends that take requests.
+    ids: Vec<BackendId>,
+    /// Whose turn it is, as positions in `ids`, over and over. Empty if all weights are equal: then it is the order of
+    /// `ids` itself.
+    schedule: Vec<u32>,
+}
+
+impl Policy for RoundRobin {
+    type Config = ();
+    const PROMISES: &'static [Promise] = &[Promise::Balanced];
+
+    fn configure(_: ()) -> Result<Self, String> {
+        Ok(RoundRobin::default())
+    }
+
+    fn update(&mut self, backends: &Backends) {
+        let (ids, weights): (_, Vec<u32>) = backends
+            .healthy()
+            .map(|backend| (backend.id, backend.weight))
+            .unzip();
+        self.ids = ids;
+        self.schedule = schedule(&reduced(&weights));
+    }
+
+    fn pick(&mut self, request: &Request, backends: &Backends) -> Pick {
+        // Without this a retry could look for a backend that is not there; after it, one is found within a period.
+        if request.attempt() > 0 && backends.healthy().next().is_none() {
+            return Pick::unavailable();
+        }
+        let period = self.period();
+        if period == 0 {
+            return Pick::unavailable();
+        }
+        let start = TICKETS.add(1).cast_unsigned() % period;
+        (start..period)
+            .chain(0..start)
+            .filter_map(|turn| self.at(turn))
+            .find(|&id| !request.was_tried(id))
+            .map_or(Pick::Unavailable, Pick::Forward)
+    }
+}
+
+export_policy!(RoundRobin);
+
+impl RoundRobin {
+    fn period(&self) -> u64 {
+        let turns = if self.schedule.is_empty() {
+            self.ids.len()
+        } else {
+            self.schedule.len()
+        };
+        turns as u64
+    }
+
+    fn at(&self, turn: u64) -> Option<BackendId> {
+        let turn = usize::try_from(turn).ok()?;
+        let position = match self.schedule.get(turn) {
+            Some(&position) => position as usize,
+            None => turn,
+        };
+        self.ids.get(position).copied()
+    }
+}
+
+/// The weights without what they have in common, and scaled down if their sum is still over [`PERIOD_MAX`].
+fn reduced(weights: &[u32]) -> Vec<u64> {
+    let common = weights
+        .iter()
+        .fold(0, |common, &weight| gcd(common, weight))
+        .max(1);
+    let sum: u64 = weights
+        .iter()
+        .map(|&weight| u64::from(weight / common))
+        .sum();
+    weights
+        .iter()
+        .map(|&weight| {
+            let weight = u64::from(weight / common);
+            if sum <= PERIOD_MAX {
+                weight
+            } else {
+                (weight * PERIOD_MAX / sum).max(1)
+            }
+        })
+        .collect()
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// Whose turn it is for each ticket of a period, as positions in `weights`; empty if all weights are equal.
+///
+/// Backends of one weight form a class that takes regular turns among itself, so the schedule only has to merge
+/// classes. The t-th of a class's n tickets falls due at (2t + 1) / 2n of the period, the middle of its n-th part, and
+/// tickets are handed out in the order in which they fall due.
+fn schedule(weights: &[u64]) -> Vec<u32> {
+    let mut by_weight: Vec<(u64, u32)> = weights.iter().copied().zip(0..).collect();
+    by_weight.sort_by_key(|&(weight, _)| weight);
+    let mut classes: BinaryHeap<Class<'_>> = by_weight
+        .chunk_by(|a, b| a.0 == b.0)
+        .map(Class::new)
+        .collect();
+    if classes.len() < 2 {
+        return Vec::new();
+    }
+    let mut schedule = Vec::new();
+    while let Some(mut class) = classes.peek_mut() {
+        schedule.extend(class.take_turn());
+        if class.taken == class.tickets {
+            PeekMut::pop(class);
+        }
+    }
+    schedule
+}
+
+/// Backends of one weight, ordered by when their next ticket falls due: the greatest is the first.
+struct Class<'a> {
+    members: &'a [(u64, u32)],
+    tickets: u64,
+    taken: u64,
+}
+
+impl<'a> Class<'a> {
+    fn new(members: &'a [(u64, u32)]) -> Self {
+        let tickets = members.iter().map(|&(weight, _)| weight).sum();
+        Class {
+            members,
+            tickets,
+            taken: 0,
+        }
+    }
+
+    /// The position of the first member.
+    fn first(&self) -> Option<u32> {
+        self.members.first().map(|&(_, position)| position)
+    }
+
+    fn take_turn(&mut self) -> Option<u32> {
+        let turn = self.taken % self.members.len() as u64;
+        let (_, position) = self.members.get(turn as usize)?;
+        self.taken += 1;
+        Some(*position)
+    }
+}
+
+impl Ord for Class<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // (2t + 1) / 2n of two classes without a division; the one that falls due first is the greater. Of two that
+        // fall due together the larger class goes first, then the one whose first member comes first.
+        let due = (2 * self.taken + 1) * other.tickets;
+        let other_due = (2 * other.taken + 1) * self.tickets;
+        other_due
+            .cmp(&due)
+            .then(self.tickets.cmp(&other.tickets))
+            .then_with(|| other.first().cmp(&self.first()))
+    }
+}
+
+impl PartialOrd for Class<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Eq for Class<'_> {}
+
+impl PartialEq for Class<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use waypost_plugin::testing::{Harness, TestBackend, TestRequest, backend};
+
+    use super::*;
+
+    fn shards(
+        count: usize,
+        backends: impl IntoIterator<Item = TestBackend>,
+    ) -> Vec<Harness<RoundRobin>> {
+        let first = Harness::new("{}").with_backends(backends);
+        let mut shards: Vec<_> = (1..count).map(|_| first.another_shard()).collect();
+        shards.push(first);
+        shards
+    }
+
+    /// `requests` picks, handed to the shards by a rule that favours some of them.
+    fn picks(shards: &mut [Harness<RoundRobin>], requests: usize) -> String {
+        let request = TestRequest::get("/");
+        let count = shards.len();
+        (0..requests)
+            .map(
+                |i| match shards[i * i % 7 % count].pick(&request).backend() {
+                    Some(name) => name.to_owned(),
+                    None => "-".to_owned(),
+                },
+            )
+            .collect()
+    }
+
+    #[test]
+    fn takes_turns_over_all_shards() {
+        let mut shards = shards(3, ["a", "b", "c"].map(backend));
+        assert_eq!(picks(&mut shards, 9), "abcabcabc");
+    }
+
+    #[test]
+    fn spreads_weights_evenly() {
+        for (weights, expected) in [
+            (vec![("a", 5), ("b", 1), ("c", 1)], "abaaaca"),
+            (vec![("a", 2), ("b", 1)], "aba"),
+            (vec![("a", 1), ("b", 3)], "bbab"),
+            (vec![("a", 100), ("b", 100)], "abab"),
+            (vec![("a", 4), ("b", 2)], "aba"),
+            (vec![("a", 0), ("b", 2)], "bb"),
+        ] {
+            let mut shards = shards(
+                2,
+                weights
+                    .iter()
+                    .map(|&(name, weight)| backend(name).weight(weight)),
+            );
+            assert_eq!(
+                picks(&mut shards, expected.len() * 2),
+                expected.repeat(2),
+                "{weights:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn leaves_out_what_takes_no_requests() {
+        let mut shards = shards(
+            2,
+            [
+                backend("a"),
+                backend("b").down(),
+                backend("c").draining(),
+                backend("d").weight(0),
+            ],
+        );
+        assert_eq!(picks(&mut shards, 3), "aaa");
+        shards[0].set_backends([backend("a").down(), backend("b")]);
+        assert_eq!(picks(&mut shards, 3), "bbb");
+        shards[0].set_backends([]);
+        assert_eq!(picks(&mut shards, 3), "---");
+    }
+
+    #[test]
+    fn a_retry_goes_to_the_next_that_was_not_tried() {
+        let mut harness = Harness::<RoundRobin>::new("{}").with_backends([
+            backend("a").weight(3),
+            backend("b"),
+            backend("c"),
+        ]);
+        let (a, b, c) = (harness.id("a"), harness.id("b"), harness.id("c"));
+        for ticket in 0..5 {
+            for (tried, allowed) in [
+                (vec![a], &["b", "c"][..]),
+                (vec![a, b], &["c"]),
+                (vec![b], &["a", "c"]),
+            ] {
+                harness.set_counter(0, ticket);
+                let picked = harness.pick(&TestRequest::get("/").tried(tried));
+                assert!(
+                    picked.backend().is_some_and(|name| allowed.contains(&name)),
+                    "{picked:?}"
+                );
+            }
+            let picked = harness.pick(&TestRequest::get("/").tried([c, b, a]));
+            assert_eq!(picked.pick, Pick::unavailable());
+        }
+    }
+
+    #[test]
+    fn survives_the_end_of_the_counter() {
+        let mut shards = shards(1, ["a", "b", "c", "d"].map(backend));
+        shards[0].set_counter(0, i64::MAX - 1);
+        assert_eq!(picks(&mut shards, 4), "cdab");
+        shards[0].set_counter(0, -2);
+        assert_eq!(picks(&mut shards, 4), "cdab");
+    }
+
+    /// In every stretch of the schedule each backend is within one ticket of its share, or two for
+    /// unequal weights: what no schedule can beat by much.
+    #[test]
+    fn no_stretch_is_far_from_its_shares() {
+        for weights in [
+            vec![1, 2, 3],
+            vec![7, 1, 1, 1],
+            vec![10, 9, 1],
+            vec![1; 5],
+            vec![3, 3, 2, 2, 2, 50],
+        ] {
+            let period: u64 = weights.iter().sum();
+            let mut turns = schedule(&weights);
+            if turns.is_empty() {
+                turns = (0..weights.len() as u32).collect();
+            }
+            for (position, &weight) in weights.iter().enumerate() {
+                let mut seen = 0;
+                for (length, _) in turns
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, turn)| **turn as usize == position)
+                {
+                    seen += 1;
+                    let share = weight as f64 * (length + 1) as f64 / period as f64;
+                    assert!(
+                        (f64::from(seen) - share).abs() < 2.0,
+                        "{weights:?} {position} {length}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_weight_has_its_tickets() {
+        for weights in [
+            vec![1, 2, 3],
+            vec![5, 1, 1],
+            vec![8, 3, 8, 1],
+            vec![1, 1000],
+        ] {
+            let turns = schedule(&weights);
+            for (position, &weight) in weights.iter().enumerate() {
+                let tickets = turns
+                    .iter()
+                    .filter(|turn| **turn as usize == position)
+                    .count();
+                assert_eq!(tickets as u64, weight, "{weights:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn scales_down_weights_that_share_nothing() {
+        assert_eq!(reduced(&[6, 4]), [3, 2]);
+        assert_eq!(reduced(&[65_535, 1]), [65_535, 1]);
+        assert_eq!(reduced(&[u32::MAX, u32::MAX - 1, 1]), [32_768, 32_767, 1]);
+        assert_eq!(reduced(&[]), [0; 0]);
+    }
+}

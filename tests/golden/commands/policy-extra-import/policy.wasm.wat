@@ -1,0 +1,1 @@
+(component (import "example:database/query@1.0.0" (instance)))

@@ -1,0 +1,4 @@
+(component
+  (instance $i)
+  (export "waypost:policy/about@0.1.0" (instance $i))
+  (export "waypost:policy/balance@0.1.0" (instance $i)))

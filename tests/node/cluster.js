@@ -1,0 +1,29 @@
+// An Express application under Node's `cluster`: as many workers as CPUs behind one address, and a new one for each
+// that dies.
+'use strict';
+
+const cluster = require('node:cluster');
+const os = require('node:os');
+
+if (cluster.isPrimary) {
+  const { announce } = require('./program');
+  const workers = os.cpus().length;
+  let listening = 0;
+  cluster.on('listening', (worker, { port }) => {
+    listening += 1;
+    if (listening === workers) announce({ port, workers });
+  });
+  cluster.on('exit', (worker) => {
+    announce({ died: worker.process.pid });
+    cluster.fork();
+  });
+  for (let index = 0; index < workers; index += 1) cluster.fork();
+} else {
+  const express = require('express');
+  const app = express();
+  app.all('/', (request, response) => {
+    setTimeout(() => response.json({ pid: process.pid }), 2);
+  });
+  app.listen(0, '127.0.0.1');
+  process.on('disconnect', () => process.exit(0));
+}

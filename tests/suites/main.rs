@@ -1,0 +1,15 @@
+//! The end-to-end suites: one binary, one file per theme.
+
+mod balancing; // who gets a request: shares over shards and connections, states, routes
+mod commands; // the program itself: what it says, how it ends
+mod containment; // policies that misbehave: refused, or contained
+mod fields; // header fields: what is taken off, put on and passed through; `Expect`
+mod forwarding; // messages on their way: framing, streaming, order, connections kept and closed
+mod lifecycle; // drain, crash and replacement of shards
+mod node; // real applications: Express, `cluster`, WebSockets
+mod retries; // failed attempts: who is tried next, who is left out
+mod statuses; // every answer that is the proxy's own
+mod upgrades; // tunnels, and what must not become one
+
+mod guests; // policies to try it with
+mod process; // programs that a test starts
