@@ -68,11 +68,11 @@ fn time_batch(slot: &Slot, upstream: &Upstream, under_way: &mut VecDeque<Backend
         (exchange, verdict) = slot.pick(exchange);
         exchange.request_edits.clear();
         exchange.response_edits.clear();
-        if let Verdict::Forward(id) = verdict {
-            if let Some(backend) = upstream.backend(id) {
-                backend.live.begin();
-                under_way.push_back(id);
-            }
+        if let Verdict::Forward(id) = verdict
+            && let Some(backend) = upstream.backend(id)
+        {
+            backend.live.begin();
+            under_way.push_back(id);
         }
         if under_way.len() > IN_FLIGHT {
             let ended = under_way.pop_front().and_then(|id| upstream.backend(id));

@@ -220,6 +220,8 @@ pub(crate) struct Download {
     pub(crate) timer: Rc<Timer>,
     pub(crate) timeout: Duration,
     pub(crate) progress: Instant,
+    /// What broke the body off, told with the next poll.
+    pub(crate) broken: Option<hyper::Error>,
 }
 
 impl ResponseBody {
@@ -240,6 +242,9 @@ impl ResponseBody {
 
 impl Download {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error.into())));
+        }
         // The body asks, the connection reads, the body has it: in this order nothing waits for another task.
         let mut frame = Pin::new(&mut self.body).poll_frame(cx);
         if frame.is_pending() {
@@ -268,7 +273,10 @@ impl Download {
             }
             Some(Err(error)) => {
                 self.fail(Failure::Reset);
-                Poll::Ready(Some(Err(error.into())))
+                // An error makes hyper drop what it has not written. A pause first: the client gets what there was.
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
         }
     }

@@ -78,6 +78,7 @@ pub(crate) async fn serve(ticket: &Ticket, shard: Rc<Shard>, stream: TcpStream, 
     });
     let mut server = http1::Builder::new()
         .max_buf_size(limits.head.max(BUFFER_BYTES_MIN))
+        .max_header_size(limits.head)
         .max_headers(limits.fields)
         .half_close(false)
         .serve_connection(io, service);

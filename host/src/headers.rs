@@ -80,6 +80,17 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
+/// Whether the body's coding is one that we take off and put on again: none, or `chunked` once (RFC 9112, 6.1).
+/// Anything else could only be passed on by guessing where the body ends.
+pub(crate) fn has_known_coding(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    }
+}
+
 /// The one upgrade that a request asks for, in lower case; `None` where it asks for none, or for several.
 pub(crate) fn requested_upgrade(headers: &HeaderMap) -> Option<String> {
     let nominated = headers
@@ -257,7 +268,15 @@ pub(crate) fn is_authority(value: &HeaderValue) -> bool {
     let Ok(text) = value.to_str() else {
         return false;
     };
-    !text.contains('@') && text.parse::<http::uri::Authority>().is_ok()
+    let Ok(authority) = text.parse::<http::uri::Authority>() else {
+        return false;
+    };
+    // What follows the host is nothing, or a port, which may be empty (RFC 3986, 3.2.3).
+    let port = text.strip_prefix(authority.host());
+    port.is_some_and(|port| match port.strip_prefix(':') {
+        Some(digits) => digits.bytes().all(|digit| digit.is_ascii_digit()),
+        None => port.is_empty(),
+    })
 }
 
 #[cfg(test)]
@@ -470,6 +489,32 @@ mod tests {
                 HeaderValue::from_bytes(b"\xff").unwrap()
             ))
         );
+    }
+
+    #[test]
+    fn an_authority_is_a_host_and_perhaps_a_port() {
+        let rows = [
+            ("a", true),
+            ("a.example:80", true),
+            ("a:", true),
+            ("[::1]:8080", true),
+            ("[::1]", true),
+            ("192.0.2.1", true),
+            ("a:port", false),
+            ("user@a", false),
+            ("user:80@a", false),
+            ("a b", false),
+            ("a/b", false),
+            ("[::1", false),
+            ("", false),
+        ];
+        for (text, valid) in rows {
+            assert_eq!(
+                is_authority(&HeaderValue::from_static(text)),
+                valid,
+                "{text:?}"
+            );
+        }
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! An *engine* compiles; the *loader* turns bytes into a checked, pre-linked [`Plugin`]; each shard makes an
 //! *instance* of it for each upstream; the instance's *guest state* is what the policy can see.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 mod bindings;
@@ -28,6 +28,7 @@ pub(crate) struct Plugin {
     /// SHA-256 of the bytes it was loaded from, in hex.
     pub(crate) digest: String,
     pub(crate) stats: Stats,
+    log_limit: Arc<Mutex<LogLimit>>,
     code: loader::Code,
     settings: crate::config::Policy,
     /// The policy's configuration as it crosses the boundary.
@@ -116,7 +117,7 @@ impl Stats {
 }
 
 /// Lets through a few lines a second and counts the rest.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct LogLimit {
     window: Option<Instant>,
     lines: u32,
@@ -135,14 +136,6 @@ pub(crate) enum Admission {
 
 impl LogLimit {
     const LINES_PER_SECOND: u32 = 5;
-
-    pub(crate) const fn new() -> LogLimit {
-        LogLimit {
-            window: None,
-            lines: 0,
-            suppressed: 0,
-        }
-    }
 
     pub(crate) fn admit(&mut self, now: Instant) -> Admission {
         let expired = self
@@ -169,7 +162,7 @@ mod tests {
 
     #[test]
     fn log_limit_keeps_a_few_lines_a_second_and_counts_the_rest() {
-        let mut limit = LogLimit::new();
+        let mut limit = LogLimit::default();
         let start = Instant::now();
         for _ in 0..LogLimit::LINES_PER_SECOND {
             assert_eq!(limit.admit(start), Admission::Print { suppressed: 0 });

@@ -99,6 +99,8 @@ pub(crate) enum PolicyFailure {
     StackOverflow,
     /// It named a backend that is not there, or not up.
     UnknownBackend(BackendId),
+    /// It named a backend that was tried for this request already.
+    TriedBackend(BackendId),
     /// It answered with a status that no response can have.
     BadStatus(u16),
     /// A fresh instance could not be made.
@@ -116,6 +118,9 @@ impl fmt::Display for PolicyFailure {
                 "picked backend {}, which is not among those that are up",
                 id.0
             ),
+            PolicyFailure::TriedBackend(id) => {
+                write!(f, "picked backend {}, which was just tried in vain", id.0)
+            }
             PolicyFailure::BadStatus(status) => {
                 write!(f, "answered with status {status}; 200 to 599 are possible")
             }

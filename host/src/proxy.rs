@@ -43,6 +43,10 @@ pub(crate) async fn forward(
 }
 
 /// A response head with what follows it.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every answer is the large one; a box would cost every request an allocation"
+)]
 enum Answer {
     Streamed(Response<()>, Download),
     /// The protocol was switched, or there is nothing to follow.
@@ -129,15 +133,37 @@ fn check(parts: &Parts, target_max: usize) -> Result<Option<HeaderValue>, ProxyE
     if target_length > target_max {
         return Err(ProxyError::TargetTooLong);
     }
+    // Other bytes than these must be percent-encoded (RFC 3986, 2).
+    if !parts
+        .uri
+        .path_and_query()
+        .is_none_or(|target| target.as_str().is_ascii())
+    {
+        return Err(ProxyError::BadRequest("the request target is not ASCII"));
+    }
     if parts.method == Method::CONNECT || parts.method == Method::TRACE {
         return Err(ProxyError::Method);
     }
     if parts.uri.path() == "*" && parts.method != Method::OPTIONS {
         return Err(ProxyError::BadRequest("only OPTIONS can have the target *"));
     }
+    let target = parts.uri.path_and_query().map(PathAndQuery::as_str);
+    if !target.is_none_or(str::is_ascii) {
+        return Err(ProxyError::BadRequest("the request target is not ASCII"));
+    }
     // Once is a route back to ourselves that may end; twice is a loop.
     if parts.headers.contains_key(header::VIA) && headers::passes(&parts.headers) >= 2 {
         return Err(ProxyError::Loop);
+    }
+    if !headers::has_known_coding(&parts.headers) {
+        return Err(ProxyError::BadRequest(
+            "Transfer-Encoding can only be chunked",
+        ));
+    }
+    if parts.uri.scheme().is_none() && parts.uri.authority().is_some() {
+        return Err(ProxyError::BadRequest(
+            "the request target does not begin with /",
+        ));
     }
     let mut hosts = parts.headers.get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
@@ -327,10 +353,10 @@ impl Attempts<'_> {
         } else {
             std::mem::take(&mut exchange.headers)
         };
-        if !self.route.pass_host || !parts.headers.contains_key(header::HOST) {
-            if let Ok(host) = HeaderValue::from_str(&backend.settings.address) {
-                parts.headers.insert(header::HOST, host);
-            }
+        if (!self.route.pass_host || !parts.headers.contains_key(header::HOST))
+            && let Ok(host) = HeaderValue::from_str(&backend.settings.address)
+        {
+            parts.headers.insert(header::HOST, host);
         }
         policy::apply(
             std::mem::take(&mut exchange.request_edits),
@@ -381,7 +407,7 @@ impl Attempts<'_> {
         connect::connect(backend, limits, timeout)
             .await
             .map_err(|error| {
-                tracing::debug!(backend = backend.settings.name, ?error, "no connection");
+                tracing::debug!(backend = backend.settings.name, %error, "no connection");
                 ProxyError::Backend(match error {
                     ConnectError::Timeout => Failure::Timeout,
                     ConnectError::Io(_) => Failure::Connect,
@@ -426,18 +452,21 @@ impl Attempts<'_> {
         &self,
         response: Response<Incoming>,
         link: Link,
-        flight: Flight,
+        mut flight: Flight,
         edits: Vec<Edit>,
     ) -> Result<Answer, ProxyError> {
         let (mut parts, body) = response.into_parts();
+        if !headers::has_known_coding(&parts.headers) {
+            let error = ProxyError::Backend(Failure::Protocol);
+            flight.fail(&self.slot.balancer.upstream, error);
+            return Err(error);
+        }
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             return self.switch(parts, link, flight, edits);
         }
         headers::remove_hop_by_hop(&mut parts.headers);
         self.edit_response(flight.backend.id, parts.status, &mut parts.headers, edits);
-        let mut head = Response::new(());
-        *head.status_mut() = parts.status;
-        *head.headers_mut() = parts.headers;
+        let head = head_for_client(parts);
         let mut download = Download {
             body,
             link: Some(link),
@@ -446,9 +475,14 @@ impl Attempts<'_> {
             timer: self.connection.timer.clone(),
             timeout: self.slot.balancer.upstream.settings.idle_timeout,
             progress: Instant::now(),
+            broken: None,
         };
         // Nothing to wait for: the connection is free before the client has its answer.
-        std::future::poll_fn(|cx| Poll::Ready(download.finish_if_empty(cx))).await;
+        std::future::poll_fn(|cx| {
+            download.finish_if_empty(cx);
+            Poll::Ready(())
+        })
+        .await;
         Ok(Answer::Streamed(head, download))
     }
 
@@ -495,11 +529,14 @@ impl Attempts<'_> {
             flight,
             idle_timeout,
         });
-        let mut head = Response::new(());
-        *head.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        *head.headers_mut() = parts.headers;
-        Ok(Answer::Empty(head))
+        Ok(Answer::Empty(head_for_client(parts)))
     }
+}
+
+/// Status, reason phrase and fields as they came; the version is ours (RFC 9110, 2.5).
+fn head_for_client(mut parts: http::response::Parts) -> Response<()> {
+    parts.version = Version::HTTP_11;
+    Response::from_parts(parts, ())
 }
 
 fn copy_without_body(request: &Request<RequestBody>) -> Request<RequestBody> {

@@ -30,8 +30,10 @@ pub struct Server {
 
 #[derive(Debug)]
 struct Shared {
-    /// One row per configured listener, one socket per shard: the sockets outlive the shards that use them.
-    listeners: Vec<(SocketAddr, Vec<TcpListener>)>,
+    addresses: Vec<SocketAddr>,
+    /// One row per listener, one socket per shard: the sockets outlive the shards that use them, so that nobody is
+    /// turned away while one is replaced. Empty once the drain has begun.
+    listeners: Mutex<Vec<Vec<TcpListener>>>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     shards: Vec<ShardHandle>,
     replaced: AtomicU64,
@@ -125,8 +127,10 @@ impl Server {
         let (obituaries, ends) = mpsc::unbounded_channel();
         let (ended_sender, ended) = watch::channel(0);
         let shards = (0..count).map(|_| ShardHandle::new()).collect();
+        let (addresses, listeners) = listeners.into_iter().unzip();
         let shared = Arc::new(Shared {
-            listeners,
+            addresses,
+            listeners: Mutex::new(listeners),
             snapshots,
             shards,
             replaced: AtomicU64::new(0),
@@ -149,11 +153,7 @@ impl Server {
     /// The addresses listened on, with the real port where 0 was configured; in the order of the configuration.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.shared
-            .listeners
-            .iter()
-            .map(|(address, _)| *address)
-            .collect()
+        self.shared.addresses.clone()
     }
 
     /// What the server is doing now.
@@ -174,6 +174,8 @@ impl Server {
 
     /// Accepts nothing new and waits for what is under way, at most for `grace`. True where everything had ended.
     pub async fn shutdown(&mut self, grace: Duration) -> bool {
+        // Each shard closes its own hold on the sockets once it has served what was waiting there.
+        lock(&self.shared.listeners).clear();
         self.shared.order_all(Order::Drain);
         let shards = self.shared.shards.len();
         let all_ended = self.ended.wait_for(|ended| *ended >= shards);
@@ -224,10 +226,9 @@ impl Shared {
 
     /// Starts the shard at `index`, or its successor.
     fn spawn_shard(&self, index: usize) -> io::Result<()> {
-        let listeners = self
-            .listeners
+        let listeners = lock(&self.listeners)
             .iter()
-            .filter_map(|(_, sockets)| sockets.get(index))
+            .filter_map(|sockets| sockets.get(index))
             .map(TcpListener::try_clone)
             .collect::<io::Result<Vec<_>>>()?;
         let (orders, received) = mpsc::unbounded_channel();
@@ -254,6 +255,10 @@ impl Shared {
         if let Some(handle) = self.shards.get(index) {
             *lock(&handle.orders) = orders;
             *lock(&handle.stats) = stats;
+            // The order may have gone to the predecessor; as the sockets are taken away before, one of the two comes.
+            if lock(&self.listeners).is_empty() {
+                let _ = lock(&handle.orders).send(Order::Drain);
+            }
         }
         Ok(())
     }

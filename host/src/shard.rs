@@ -265,10 +265,11 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         self.shard.open.borrow_mut().remove(&self.key);
         self.shard.stats.connections.fetch_sub(1, Ordering::Relaxed);
-        if self.shard.draining.get() && self.shard.open.borrow().is_empty() {
-            if let Some(waker) = self.shard.emptied.take() {
-                waker.wake();
-            }
+        if self.shard.draining.get()
+            && self.shard.open.borrow().is_empty()
+            && let Some(waker) = self.shard.emptied.take()
+        {
+            waker.wake();
         }
     }
 }

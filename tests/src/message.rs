@@ -1,7 +1,9 @@
 //! HTTP/1 messages as they were on the wire: nothing joined, folded or put in another case.
 
+use std::fmt;
+
 /// A start line and the fields below it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Head {
     /// Without the line break.
     pub start: String,
@@ -20,7 +22,7 @@ pub enum Framing {
 }
 
 /// What an origin was sent.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Request {
     pub head: Head,
     /// Without its framing.
@@ -34,7 +36,7 @@ pub struct Request {
 }
 
 /// What a client was sent.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Response {
     pub head: Head,
     /// Without its framing.
@@ -135,7 +137,7 @@ impl Head {
         self.declared().unwrap_or(Framing::Length(0))
     }
 
-    pub(crate) fn response_framing(&self, to_head: bool) -> Framing {
+    pub fn response_framing(&self, to_head: bool) -> Framing {
         let status = self.status();
         if to_head || status < 200 || status == 204 || status == 304 {
             return Framing::Length(0);
@@ -176,5 +178,37 @@ impl Response {
 
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("a body of text")
+    }
+}
+
+// === for the messages of tests that fail ===
+
+/// As much as a person wants to read.
+fn excerpt(bytes: &[u8]) -> String {
+    const LENGTH: usize = 300;
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(LENGTH)]);
+    match bytes.len().checked_sub(LENGTH) {
+        Some(more) if more > 0 => format!("{text:?} and {more} bytes more"),
+        _ => format!("{text:?}"),
+    }
+}
+
+impl fmt::Debug for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&excerpt(&self.raw))
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Request { head, whole, .. } = self;
+        write!(f, "{head:?} with {} (whole: {whole})", excerpt(&self.body))
+    }
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Response { head, whole, .. } = self;
+        write!(f, "{head:?} with {} (whole: {whole})", excerpt(&self.body))
     }
 }

@@ -157,6 +157,11 @@ impl Origin {
         self.log.requests().clone()
     }
 
+    /// As [`Origin::requests`], and forgets them.
+    pub fn take_requests(&self) -> Vec<Request> {
+        std::mem::take(&mut self.log.requests())
+    }
+
     pub fn request_count(&self) -> usize {
         self.log.requests().len()
     }

@@ -40,12 +40,17 @@ async fn every_case_ends_as_written_down() {
         let arguments = read(&case.join("args")).replace("{port}", &port);
         let arguments: Vec<&str> = arguments.lines().collect();
         let ended = Program::run(&mut waypost(directory.path(), &arguments)).await;
+        if ended.broke_down() {
+            wrong.push(format!("--- {}\n{}", case.display(), ended.stderr));
+            continue;
+        }
 
         let status = ended
             .status
             .map_or("a signal".to_owned(), |code| code.to_string());
         let shown = |text: &str| {
-            text.replace(&*directory.path().to_string_lossy(), "{dir}")
+            without_times(text)
+                .replace(&*directory.path().to_string_lossy(), "{dir}")
                 .replace(&port, "{port}")
         };
         for (name, actual) in [
@@ -66,6 +71,15 @@ async fn every_case_ends_as_written_down() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The log's lines begin with a time, such as `2026-11-21T01:53:06.290620Z`.
+fn without_times(text: &str) -> String {
+    let line = |line: &str| match line.split_once("Z ") {
+        Some((time, rest)) if time.len() == 26 && !time.contains(' ') => format!("{{time}} {rest}"),
+        _ => line.to_owned(),
+    };
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn entries(directory: &Path) -> BTreeSet<PathBuf> {
@@ -390,7 +404,7 @@ async fn the_demo_sends_its_requests_and_prints_a_table() {
         (None, "policy round-robin 0.1.0: 500 calls"),
         (Some("least-conn"), "policy least-conn 0.1.0: 500 calls"),
         (Some("rotation"), "policy rotation: the host's own"),
-        (Some(&*own), "policy first-healthy 0.1.0"),
+        (Some(&*own), "first-healthy 0.1.0): 500 calls"),
     ] {
         let directory = tempfile::tempdir().expect("a directory");
         let mut arguments = vec!["demo", "--requests", "500"];

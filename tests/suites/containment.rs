@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use waypost::Server;
 use waypost::config::Config;
@@ -59,11 +61,7 @@ async fn a_policy_that_fails_its_trial_is_refused() {
             "",
             "failed before it was asked anything: took longer than its deadline",
         ),
-        (
-            "panics-in-configure",
-            "",
-            "could not be configured: trapped",
-        ),
+        ("panics-in-configure", "", "failed in configure: trapped"),
         (
             "refuses-configure",
             "config = { cookie = \"sid\" }",
@@ -114,16 +112,13 @@ async fn what_is_not_a_policy_is_refused() {
         (&b""[..], "is not WebAssembly"),
         (b"#!/bin/sh\n", "is not WebAssembly"),
         (&whole[..4], "is not WebAssembly"),
-        (&whole[..8], "is a WebAssembly module but not a policy"),
+        (&whole[..8], "is WebAssembly but not a policy"),
         (half, "is a WebAssembly module but not a policy"),
         (&oversized, "has 4194305 bytes; 4194304 are allowed"),
-        (
-            &assemble("(module)"),
-            "is a WebAssembly module but not a policy",
-        ),
+        (&assemble("(module)"), "is WebAssembly but not a policy"),
         (
             &assemble(r#"(module (func (export "main")))"#),
-            "is a WebAssembly module but not a policy",
+            "is WebAssembly but not a policy",
         ),
         (&preview_1, "is a WebAssembly module but not a policy"),
         (&preview_2, "asks for wasi:cli/stdout@0.2.0"),
@@ -131,17 +126,17 @@ async fn what_is_not_a_policy_is_refused() {
         (&unnamed, "asks for database"),
         (
             &exporting(&[]),
-            "is a component but not a policy: it does not export waypost:policy/about",
+            "is WebAssembly but not a policy: it does not export waypost:policy/about",
         ),
         (
             &assemble(
                 r#"(component (instance $i) (export "example:other/world@1.0.0" (instance $i)))"#,
             ),
-            "is a component but not a policy: it does not export waypost:policy/about",
+            "is WebAssembly but not a policy: it does not export waypost:policy/about",
         ),
         (
             &exporting(&[about("0.1.0")]),
-            "is a component but not a policy: it does not export waypost:policy/balance",
+            "is WebAssembly but not a policy: it does not export waypost:policy/balance",
         ),
         (
             &exporting(&[about("0.2.0"), balance("0.2.0")]),
@@ -370,6 +365,44 @@ async fn a_looping_policy_does_not_harm_another_route() {
     assert_eq!(failures, Some(0));
     let picks: Vec<u64> = other.backends.iter().map(|backend| backend.picks).collect();
     assert_eq!(picks, [2 * OTHERS, 2 * OTHERS]);
+}
+
+/// Threads that do nothing, without a pause, until this is dropped.
+struct BusyMachine(Arc<AtomicBool>);
+
+impl BusyMachine {
+    fn start() -> BusyMachine {
+        let over = Arc::new(AtomicBool::new(false));
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        for _ in 0..4 * cores {
+            let over = over.clone();
+            std::thread::spawn(move || while !over.load(Ordering::Relaxed) {});
+        }
+        BusyMachine(over)
+    }
+}
+
+impl Drop for BusyMachine {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A call is cut off for the time that it takes, not for the time that others take from it.
+#[tokio::test]
+async fn a_busy_machine_is_not_held_against_a_policy() {
+    let origin = Origin::echo("a").await;
+    // Refused, and so each a line for the log as well: calls that take their time.
+    let request = edits(&[("remove", "connection", ""); 100]);
+    let keys = format!("[policy.guest.config]\nrequest = {request}\n");
+    let config = behind(guest("edits-headers"), &keys, &[origin.address()]);
+    let _busy = BusyMachine::start();
+    let proxy = Proxy::start(&config).await;
+    let mut client = Client::connect(&proxy).await;
+    for _ in 0..50 {
+        assert_eq!(client.get("/").await.status(), 200);
+    }
+    assert_eq!(plugin(&proxy).failures, 0);
 }
 
 /// Policies may answer by themselves, but not with anything that is no final status.

@@ -181,6 +181,7 @@ async fn the_clients_host_is_passed_on() {
     for host in [
         "example.com",
         "Example.COM:8080",
+        "example.com:",
         "[::1]:80",
         "10.0.0.1",
         "a_b.example",

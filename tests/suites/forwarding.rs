@@ -1,12 +1,7 @@
 //! Messages on their way: framing, streaming, order, connections kept and closed.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpListener, TcpStream};
-use waypost_tests::{Client, Framing, Origin, Proxy, Visit, Wire, servers, settled, until};
+use waypost_tests::{Client, Framing, Gate, Origin, Proxy, Visit, Wire, servers, until};
 
 // === bodies ===
 
@@ -152,7 +147,8 @@ async fn answers_without_a_body_end_with_their_head() {
         (
             "GET",
             "304 Not Modified\r\nContent-Length: 5\r\n\r\n",
-            Some("5"),
+            // Allowed to go (RFC 9110, 8.6); what matters is that nobody waits for five bytes.
+            None,
         ),
         ("GET", "304 Not Modified\r\nETag: \"a\"\r\n\r\n", None),
     ];
@@ -226,18 +222,65 @@ async fn bytes_that_do_not_belong_to_an_answer_reach_nobody() {
     }
 }
 
+/// Bodies that are not what their framing says. Of each, `hello` is the most that can be passed on.
+const BROKEN: [(&str, &str); 6] = [
+    ("Content-Length: 10", "hello"),
+    ("Transfer-Encoding: chunked", "5\r\nhello\r\n"),
+    ("Transfer-Encoding: chunked", "5\r\nhel"),
+    ("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n"),
+    ("Transfer-Encoding: chunked", "5\r\nhello\r\nnonsense\r\n"),
+    ("Transfer-Encoding: chunked", "5\r\nhelloworld\r\n0\r\n\r\n"),
+];
+
 #[tokio::test]
 async fn a_body_that_breaks_off_never_looks_complete() {
-    let rows = [
-        "Content-Length: 10\r\n\r\nhello",
-        "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
-        "Transfer-Encoding: chunked\r\n\r\n5\r\nhel",
-        "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
-        "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nnonsense\r\n",
-        "Transfer-Encoding: chunked\r\n\r\n5\r\nhelloworld\r\n0\r\n\r\n",
-    ];
-    for sent in rows {
-        let origin = Origin::respond_and_close(format!("HTTP/1.1 200 OK\r\n{sent}")).await;
+    for (framing, sent) in BROKEN {
+        let gate = Gate::shut();
+        let held = gate.clone();
+        let origin = Origin::start(move |mut visit: Visit| {
+            let gate = held.clone();
+            async move {
+                visit.request().await;
+                visit
+                    .send(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n"))
+                    .await;
+                gate.pass().await;
+                visit.send(sent).await;
+            }
+        })
+        .await;
+        let proxy = Proxy::before(&[&origin]).await;
+        let mut client = Client::connect(&proxy).await;
+        client.send_get("/").await;
+        let head = client.wire.reader.head().await;
+        assert_eq!(
+            (
+                head.status(),
+                head.response_framing(false) == Framing::Chunked
+            ),
+            (200, framing.ends_with("chunked"))
+        );
+        gate.open();
+        let (body, _) = client.wire.reader.rest().await;
+        let body = String::from_utf8_lossy(&body).into_owned();
+        assert!(
+            ["", "hello", "5\r\nhello\r\n", "3\r\nhel\r\n"].contains(&body.as_str()),
+            "{sent}: {body:?}"
+        );
+        proxy
+            .reaches("nothing in flight", |status| {
+                status.upstreams[0].backends[0].in_flight == 0
+            })
+            .await;
+    }
+}
+
+/// A client that hears nothing at all may think that nothing was done, and ask again.
+#[tokio::test]
+async fn a_body_that_breaks_off_at_once_leaves_its_head() {
+    for (framing, sent) in BROKEN {
+        let origin =
+            Origin::respond_and_close(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n{sent}")).await;
         let proxy = Proxy::before(&[&origin]).await;
         let mut client = Client::connect(&proxy).await;
         client.send_get("/").await;
@@ -247,7 +290,6 @@ async fn a_body_that_breaks_off_never_looks_complete() {
             b"hello".starts_with(response.body.as_slice()),
             "{sent}: {response:?}"
         );
-        assert_eq!(proxy.backend(0).in_flight, 0, "{sent}");
     }
 }
 
@@ -333,92 +375,6 @@ async fn large_bodies_go_both_ways_at_once() {
         assert_eq!((response.framing, response.whole), (framing, true));
         assert!(response.body == body, "the body came back changed");
     }
-}
-
-/// How much one end of a direct connection can write while the other does not read: what the system alone holds.
-async fn held_by_the_system() -> u64 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("a bound socket");
-    let (writing, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-    let _unread = accepted.expect("a connection");
-    let written = Arc::new(AtomicU64::new(0));
-    let flood = tokio::spawn(flood(
-        Wire::new(writing.expect("a connection")),
-        written.clone(),
-    ));
-    let held = settled("a direct connection", QUIET, || {
-        written.load(Ordering::SeqCst)
-    })
-    .await;
-    flood.abort();
-    held
-}
-
-const QUIET: Duration = Duration::from_millis(300);
-
-/// Writes until the other side stops reading, or is gone.
-async fn flood(mut wire: Wire, written: Arc<AtomicU64>) {
-    let piece = vec![b'x'; 16 * 1024];
-    while wire.writer.write_all(&piece).await.is_ok() {
-        written.fetch_add(piece.len() as u64, Ordering::SeqCst);
-    }
-}
-
-/// What the proxy itself may hold of one body in one direction.
-const WINDOW: u64 = 1024 * 1024;
-
-#[tokio::test]
-async fn a_client_that_does_not_read_stops_the_backend() {
-    let written = Arc::new(AtomicU64::new(0));
-    let origin = Origin::start({
-        let written = written.clone();
-        move |mut visit: Visit| {
-            let written = written.clone();
-            async move {
-                visit.request().await;
-                visit
-                    .send("HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\n")
-                    .await;
-                flood(visit.wire, written).await;
-            }
-        }
-    })
-    .await;
-    let proxy = Proxy::before(&[&origin]).await;
-    let mut client = Client::connect(&proxy).await;
-    client.send_get("/").await;
-    let held = settled("the backend", QUIET, || written.load(Ordering::SeqCst)).await;
-    // There are two connections, each with the system's buffers.
-    let bound = 2 * held_by_the_system().await + WINDOW;
-    assert!(held <= bound, "{held} bytes held, at most {bound} expected");
-    // And the other way round: reading lets it go on.
-    client.wire.reader.exactly(4 * 1024 * 1024).await;
-    until("the backend to go on", || {
-        written.load(Ordering::SeqCst) > held
-    })
-    .await;
-    drop(client);
-    until("the backend to be left", || origin.open() == 0).await;
-}
-
-#[tokio::test]
-async fn a_backend_that_does_not_read_stops_the_client() {
-    let origin = Origin::start(|mut visit: Visit| async move {
-        visit.head().await;
-        std::future::pending().await
-    })
-    .await;
-    let proxy = Proxy::before(&[&origin]).await;
-    let mut client = Client::connect(&proxy).await;
-    client
-        .send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 10000000000\r\n\r\n")
-        .await;
-    let written = Arc::new(AtomicU64::new(0));
-    let flood = tokio::spawn(flood(client.wire, written.clone()));
-    let held = settled("the client", QUIET, || written.load(Ordering::SeqCst)).await;
-    let bound = 2 * held_by_the_system().await + WINDOW;
-    assert!(held <= bound, "{held} bytes held, at most {bound} expected");
-    flood.abort();
 }
 
 // === HTTP/1.0 ===

@@ -149,6 +149,38 @@ async fn a_drain_lets_bodies_finish() {
 }
 
 #[tokio::test]
+async fn a_tunnel_is_under_way_until_it_ends() {
+    let origin = Origin::start(|mut visit: Visit| async move {
+        visit.head().await;
+        visit
+            .send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+            .await;
+        visit.closed().await;
+    })
+    .await;
+    let mut proxy = Proxy::before(&[&origin]).await;
+    let mut client = Client::connect(&proxy).await;
+    let upgrade =
+        "GET / HTTP/1.1\r\nHost: test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    assert_eq!(client.ask(upgrade).await.status(), 101);
+    assert!(!proxy.shutdown(Duration::from_millis(100)).await);
+    drop(client);
+    assert!(proxy.shutdown(PATIENCE).await);
+}
+
+#[tokio::test]
+async fn a_shard_that_dies_does_not_hold_up_the_drain() {
+    let origin = Origin::echo("a").await;
+    for _ in 0..10 {
+        let mut proxy =
+            Proxy::start(&format!("shards = 2\n{}", servers(&[origin.address()], ""))).await;
+        // Both orders go to the shard that dies of the first; its successor has to hear of the second.
+        proxy.crash_shard(0);
+        assert!(proxy.shutdown(PATIENCE).await);
+    }
+}
+
+#[tokio::test]
 async fn a_grace_that_runs_out_is_reported() {
     let origin = Origin::silent().await;
     let mut proxy = Proxy::before(&[&origin]).await;

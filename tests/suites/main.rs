@@ -7,6 +7,8 @@ mod fields; // header fields: what is taken off, put on and passed through; `Exp
 mod forwarding; // messages on their way: framing, streaming, order, connections kept and closed
 mod lifecycle; // drain, crash and replacement of shards
 mod node; // real applications: Express, `cluster`, WebSockets
+#[cfg(target_os = "linux")]
+mod pressure; // readers that are slow: back-pressure in both directions
 mod retries; // failed attempts: who is tried next, who is left out
 mod statuses; // every answer that is the proxy's own
 mod upgrades; // tunnels, and what must not become one

@@ -8,7 +8,7 @@ use http::StatusCode;
 use wasmtime::{Store, Trap};
 
 use super::bindings::{self, OutcomesHook, ResponsesHook, types};
-use super::state::{Call, Guest};
+use super::state::{Call, Guest, one_line};
 use super::{Plugin, engine};
 use crate::config::ServerState;
 use crate::policy::{Exchange, Policy, PolicyFailure, Reply, Verdict};
@@ -16,8 +16,6 @@ use crate::upstream::{BackendId, Ending, Failure, Outcome, Upstream};
 
 /// What `configure` and `update` may take: they run seldom, and some build tables.
 const SET_UP_DEADLINE: Duration = Duration::from_millis(100);
-/// Letters of a guest's own words that go into an error.
-const REASON_CHARS_MAX: usize = 300;
 
 /// An instance, configured and ready for `update`.
 pub(crate) struct Instance {
@@ -38,20 +36,25 @@ impl Instance {
     ) -> Result<Instance, PolicyFailure> {
         let limits = plugin.settings.limits;
         let seed = RandomState::new().hash_one(&plugin.name);
-        let guest = Guest::new(&plugin.name, limits.memory_max, Some(upstream), seed);
+        let guest = Guest::new(
+            &plugin.settings,
+            Some(upstream),
+            plugin.log_limit.clone(),
+            seed,
+        );
         let mut store = Store::new(&plugin.code.engine.wasmtime, guest);
         store.limiter(|guest| &mut guest.limits);
         store.set_epoch_deadline(ticks(SET_UP_DEADLINE));
         let (policy, outcomes, responses) = plugin
             .code
             .instantiate(&mut store)
-            .map_err(|error| failure(&error))?;
+            .map_err(|error| failure(&error, store.data_mut()))?;
         let configured = policy
             .waypost_policy_balance()
             .call_configure(&mut store, &plugin.config);
-        match configured.map_err(|error| failure(&error))? {
+        match configured.map_err(|error| failure(&error, store.data_mut()))? {
             Ok(()) => {}
-            Err(reason) => return Err(PolicyFailure::Start(shorten(&reason))),
+            Err(reason) => return Err(PolicyFailure::Start(one_line(&reason))),
         }
         let call_ticks = ticks(limits.deadline);
         Ok(Instance {
@@ -66,10 +69,17 @@ impl Instance {
     }
 
     /// Whether a call may answer so. Never trusts what a guest returns.
-    fn check(&self, verdict: types::Verdict) -> Result<Verdict, PolicyFailure> {
+    fn check(
+        &self,
+        verdict: types::Verdict,
+        tried: &[BackendId],
+    ) -> Result<Verdict, PolicyFailure> {
         match verdict {
             types::Verdict::Forward(id) => {
                 let id = BackendId(id);
+                if tried.contains(&id) {
+                    return Err(PolicyFailure::TriedBackend(id));
+                }
                 self.up
                     .binary_search(&id)
                     .map(|_| Verdict::Forward(id))
@@ -102,7 +112,7 @@ impl Policy for Instance {
         self.policy
             .waypost_policy_balance()
             .call_update(&mut self.store, &backends)
-            .map_err(|error| failure(&error))
+            .map_err(|error| failure(&error, self.store.data_mut()))
     }
 
     fn pick(&mut self, exchange: Exchange) -> (Exchange, Result<Verdict, PolicyFailure>) {
@@ -119,8 +129,8 @@ impl Policy for Instance {
         };
         self.plugin.stats.end_call(&timer);
         let verdict = answer
-            .map_err(|error| failure(&error))
-            .and_then(|verdict| self.check(verdict));
+            .map_err(|error| failure(&error, self.store.data_mut()))
+            .and_then(|verdict| self.check(verdict, &exchange.tried));
         (exchange, verdict)
     }
 
@@ -137,7 +147,7 @@ impl Policy for Instance {
         self.store.set_epoch_deadline(self.call_ticks);
         hook.waypost_policy_outcomes()
             .call_observe(&mut self.store, &outcomes)
-            .map_err(|error| failure(&error))
+            .map_err(|error| failure(&error, self.store.data_mut()))
     }
 
     fn wants_responses(&self) -> bool {
@@ -159,7 +169,10 @@ impl Policy for Instance {
                 backend.0
             )
         };
-        (reply, answer.map_err(|error| failure(&error)))
+        (
+            reply,
+            answer.map_err(|error| failure(&error, self.store.data_mut())),
+        )
     }
 }
 
@@ -204,23 +217,16 @@ impl From<&Outcome> for bindings::Outcome {
     }
 }
 
-/// What went wrong in a guest, from what wasmtime says of it.
-pub(super) fn failure(error: &wasmtime::Error) -> PolicyFailure {
+/// What went wrong in a guest: from what wasmtime says of it, and from its own last words where it panicked.
+pub(super) fn failure(error: &wasmtime::Error, guest: &mut Guest) -> PolicyFailure {
+    let last_words = guest.last_words.take();
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => PolicyFailure::Deadline,
         Some(Trap::StackOverflow) => PolicyFailure::StackOverflow,
-        Some(Trap::UnreachableCodeReached) => PolicyFailure::Trap(
-            "reached `unreachable` (a panic; its message is in the log)".to_owned(),
-        ),
+        Some(Trap::UnreachableCodeReached) => {
+            PolicyFailure::Trap(last_words.unwrap_or_else(|| "reached `unreachable`".to_owned()))
+        }
         Some(trap) => PolicyFailure::Trap(trap.to_string()),
-        None => PolicyFailure::Trap(shorten(&error.root_cause().to_string())),
+        None => PolicyFailure::Trap(one_line(&error.root_cause().to_string())),
     }
-}
-
-/// Keeps a guest's words to one line of bounded length.
-fn shorten(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(REASON_CHARS_MAX)
-        .collect()
 }

@@ -7,18 +7,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre};
+use wasmtime::{Module, Store};
 use wit_component::ComponentEncoder;
 
 use super::bindings::{
     OutcomesHook, OutcomesHookIndices, Policy, PolicyIndices, ResponsesHook, ResponsesHookIndices,
 };
-use super::state::Guest;
+use super::state::{self, Guest};
 use super::{About, Engine, Plugin, Stats};
 use crate::config::{self, PolicySource};
-use crate::policy::Policy as _;
 use crate::policy::slot;
+use crate::policy::{Policy as _, PolicyFailure};
 use crate::upstream::Upstream;
 
 /// A policy is some ten to hundred kilobytes; compiling more than this is not a thing to do beside traffic.
@@ -128,7 +128,7 @@ impl Plugin {
         settings: &config::Policy,
         bytes: &[u8],
     ) -> Result<Plugin, Problem> {
-        let component = componentize(bytes)?;
+        let component = componentize(engine, bytes)?;
         let component = Component::new(&engine.wasmtime, component).map_err(|error| {
             Problem::new(
                 format!("does not compile: {}", first_line(&error)),
@@ -154,6 +154,7 @@ impl Plugin {
             about,
             digest,
             stats: Stats::default(),
+            log_limit: Arc::default(),
             code,
             settings: settings.clone(),
             config,
@@ -177,7 +178,10 @@ impl Plugin {
         let mut instance = self.instantiate(&trial).map_err(|failure| LoadError {
             refused: true,
             ..failed(
-                failure.to_string(),
+                match failure {
+                    PolicyFailure::Start(_) => failure.to_string(),
+                    _ => format!("failed in configure: {failure}"),
+                },
                 "check the policy's `config` table in the configuration",
             )
         })?;
@@ -202,10 +206,6 @@ impl Plugin {
             PolicySource::Rotation => Source::Embedded("rotation"),
             PolicySource::File(path) => Source::File(path.clone()),
         }
-    }
-
-    pub(crate) fn settings(&self) -> &config::Policy {
-        &self.settings
     }
 }
 
@@ -249,26 +249,28 @@ impl Code {
     }
 
     fn describe(&self, settings: &config::Policy) -> Result<About, Problem> {
-        let broken = |error: wasmtime::Error| {
-            let failure = super::instance::failure(&error);
+        let guest = Guest::new(settings, None, Arc::default(), 1);
+        let mut store = Store::new(&self.engine.wasmtime, guest);
+        store.limiter(|guest| &mut guest.limits);
+        store.set_epoch_deadline(100);
+        let described = self
+            .instantiate(&mut store)
+            .and_then(|(policy, ..)| policy.waypost_policy_about().call_describe(&mut store));
+        let info = described.map_err(|error| {
+            let failure = super::instance::failure(&error, store.data_mut());
             Problem::new(
                 format!("failed before it was asked anything: {failure}"),
                 "the policy is broken: run its tests",
             )
-        };
-        let guest = Guest::new(&settings.name, settings.limits.memory_max, None, 1);
-        let mut store = Store::new(&self.engine.wasmtime, guest);
-        store.limiter(|guest| &mut guest.limits);
-        store.set_epoch_deadline(100);
-        let (policy, ..) = self.instantiate(&mut store).map_err(broken)?;
-        let info = policy
-            .waypost_policy_about()
-            .call_describe(&mut store)
-            .map_err(broken)?;
+        })?;
         Ok(About {
-            name: info.name,
-            version: info.version,
-            promises: info.promises,
+            name: state::one_line(&info.name),
+            version: state::one_line(&info.version),
+            promises: info
+                .promises
+                .iter()
+                .map(|text| state::one_line(text))
+                .collect(),
         })
     }
 }
@@ -312,7 +314,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Problem> {
 }
 
 /// A component as it is; a core module with a component wrapped around it.
-fn componentize(bytes: &[u8]) -> Result<Vec<u8>, Problem> {
+fn componentize(engine: &Engine, bytes: &[u8]) -> Result<Vec<u8>, Problem> {
     const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
     const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
     if bytes.starts_with(COMPONENT) {
@@ -324,16 +326,23 @@ fn componentize(bytes: &[u8]) -> Result<Vec<u8>, Problem> {
             "name a .wasm file built from a policy crate",
         ));
     }
-    let encoded = ComponentEncoder::default()
-        .validate(true)
-        .module(bytes)
-        .and_then(|mut encoder| encoder.encode());
-    encoded.map_err(|error| {
+    let remedy = "a policy crate has `export_policy!(YourPolicy);` in its lib.rs and crate-type = [\"cdylib\"]; see the README";
+    let no_policy = |reason: &dyn fmt::Display| {
         Problem::new(
-            format!("is a WebAssembly module but not a policy: {}", error.root_cause()),
-            "a policy crate has `export_policy!(YourPolicy);` in its lib.rs and crate-type = [\"cdylib\"]; see the README",
+            format!("is a WebAssembly module but not a policy: {reason}"),
+            remedy,
         )
-    })
+    };
+    // The encoder trusts a module to be well-formed, and panics on some that are not.
+    Module::validate(&engine.wasmtime, bytes).map_err(|error| no_policy(&error.root_cause()))?;
+    let encode = || {
+        let mut encoder = ComponentEncoder::default().validate(true).module(bytes)?;
+        encoder.encode()
+    };
+    match std::panic::catch_unwind(encode) {
+        Ok(encoded) => encoded.map_err(|error| no_policy(&error.root_cause())),
+        Err(_) => Err(no_policy(&"its description of itself is damaged")),
+    }
 }
 
 /// Names what a component lacks, or asks for and cannot have, before the linker would in its own words.
@@ -351,7 +360,7 @@ fn check_world(engine: &Engine, component: &Component) -> Result<(), Problem> {
             None => {
                 return Err(Problem::new(
                     format!(
-                        "is a component but not a policy: it does not export {CONTRACT}/{wanted}"
+                        "is WebAssembly but not a policy: it does not export {CONTRACT}/{wanted}"
                     ),
                     "a policy crate has `export_policy!(YourPolicy);` in its lib.rs",
                 ));

@@ -1,6 +1,6 @@
 //! What a policy can see and do while it is called: the host's side of the contract's imports.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use http::{HeaderMap, HeaderValue};
@@ -8,6 +8,7 @@ use wasmtime::{StoreLimits, StoreLimitsBuilder};
 
 use super::bindings::{host, request, response, types, upstream};
 use super::{Admission, LogLimit};
+use crate::config;
 use crate::headers::{self, EditRefused};
 use crate::policy::{Edit, Exchange, Reply};
 use crate::upstream::{Backend, BackendId, Upstream};
@@ -18,7 +19,7 @@ const TABLE_ELEMENTS_MAX: usize = 20_000;
 const EDITS_MAX: usize = 64;
 const EDIT_BYTES_MAX: usize = 16 * 1024;
 /// A log line is cut here.
-const LOG_BYTES_MAX: usize = 512;
+const LOG_CHARS_MAX: usize = 512;
 
 /// The data of an instance's store.
 pub(super) struct Guest {
@@ -31,10 +32,17 @@ pub(super) struct Guest {
     started: Instant,
     random: u64,
     edit_bytes: usize,
-    log_limit: LogLimit,
+    /// The last thing it logged as an error during this call: the message of a panic, where it panicked.
+    pub(super) last_words: Option<String>,
+    /// Shared by all instances of the policy: a fresh one after each failure must not start afresh here.
+    log_limit: Arc<Mutex<LogLimit>>,
 }
 
 /// What a call is about.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "moved in and out for each call; a box would cost every request an allocation"
+)]
 pub(super) enum Call {
     /// `configure`, `update`, `observe`: there is no request.
     Nothing,
@@ -44,13 +52,13 @@ pub(super) enum Call {
 
 impl Guest {
     pub(super) fn new(
-        policy: &str,
-        memory_max: usize,
+        settings: &config::Policy,
         upstream: Option<Arc<Upstream>>,
+        log_limit: Arc<Mutex<LogLimit>>,
         seed: u64,
     ) -> Guest {
         let limits = StoreLimitsBuilder::new()
-            .memory_size(memory_max)
+            .memory_size(settings.limits.memory_max)
             .table_elements(TABLE_ELEMENTS_MAX)
             .memories(1)
             .tables(4)
@@ -59,18 +67,20 @@ impl Guest {
         Guest {
             limits,
             call: Call::Nothing,
-            policy: policy.to_owned(),
+            policy: settings.name.clone(),
             upstream,
             started: Instant::now(),
             // The generator below must not start at 0.
             random: seed | 1,
             edit_bytes: 0,
-            log_limit: LogLimit::new(),
+            last_words: None,
+            log_limit,
         }
     }
 
     pub(super) fn begin(&mut self, call: Call) {
         self.edit_bytes = 0;
+        self.last_words = None;
         self.call = call;
     }
 
@@ -139,6 +149,12 @@ impl Guest {
 enum Side {
     Request,
     Response,
+}
+
+/// A guest's words as one line of bounded length, without control characters.
+pub(super) fn one_line(text: &str) -> String {
+    let printable = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().map(printable).take(LOG_CHARS_MAX).collect()
 }
 
 fn in_flight(backend: &Backend) -> u32 {
@@ -304,14 +320,20 @@ impl upstream::Host for Guest {
 
 impl host::Host for Guest {
     fn log(&mut self, level: host::Level, message: String) {
-        let Admission::Print { suppressed } = self.log_limit.admit(Instant::now()) else {
+        if let host::Level::Error = level {
+            self.last_words = Some(one_line(&message));
+        }
+        let admission = {
+            let mut limit = self
+                .log_limit
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            limit.admit(Instant::now())
+        };
+        let Admission::Print { suppressed } = admission else {
             return;
         };
-        let message: String = message
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .take(LOG_BYTES_MAX)
-            .collect();
+        let message = one_line(&message);
         let upstream = self
             .upstream
             .as_ref()

@@ -1,6 +1,7 @@
 //! A connection to a backend, and one exchange at a time over it.
 
 use std::cell::Cell;
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
@@ -37,7 +38,17 @@ pub(crate) struct Link {
 #[derive(Debug)]
 pub(crate) enum ConnectError {
     Timeout,
+    /// Shown in the debug log.
     Io(io::Error),
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConnectError::Timeout => f.write_str("no connection in time"),
+            ConnectError::Io(error) => error.fmt(f),
+        }
+    }
 }
 
 /// Connects to the first of a backend's addresses that answers.
@@ -75,6 +86,7 @@ impl Link {
         };
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(limits.head.max(BUFFER_BYTES_MIN))
+            .max_header_size(limits.head)
             .max_headers(limits.fields)
             .handshake(io)
             .await?;
