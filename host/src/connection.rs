@@ -111,6 +111,7 @@ pub(crate) async fn serve(ticket: &Ticket, shard: Rc<Shard>, stream: TcpStream, 
 impl Connection {
     pub(crate) fn begin_exchange(self: &Rc<Self>) -> ExchangeGuard {
         self.phase.set(Phase::Exchange);
+        self.lingers.set(false);
         ExchangeGuard(self.clone())
     }
 

@@ -157,7 +157,7 @@ impl Client {
 pub(crate) fn add_forwarded(
     headers: &mut HeaderMap,
     client: &Client,
-    authority: &HeaderValue,
+    authority: Option<&HeaderValue>,
     version: http::Version,
 ) {
     if client.trusted {
@@ -166,9 +166,11 @@ pub(crate) fn add_forwarded(
         headers
             .entry(X_FORWARDED_PROTO)
             .or_insert(HeaderValue::from_static("http"));
-        headers
-            .entry(X_FORWARDED_HOST)
-            .or_insert_with(|| authority.clone());
+        if let Some(authority) = authority {
+            headers
+                .entry(X_FORWARDED_HOST)
+                .or_insert_with(|| authority.clone());
+        }
         headers
             .entry(X_REAL_IP)
             .or_insert_with(|| client.value.clone());
@@ -176,7 +178,11 @@ pub(crate) fn add_forwarded(
         headers.remove(header::FORWARDED);
         headers.insert(X_FORWARDED_FOR, client.value.clone());
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
-        headers.insert(X_FORWARDED_HOST, authority.clone());
+        // Only an HTTP/1.0 client may name no host.
+        match authority {
+            Some(authority) => headers.insert(X_FORWARDED_HOST, authority.clone()),
+            None => headers.remove(X_FORWARDED_HOST),
+        };
         headers.insert(X_REAL_IP, client.value.clone());
     }
     let via = match version {
@@ -372,7 +378,7 @@ mod tests {
         add_forwarded(
             &mut headers,
             &client,
-            &HeaderValue::from_static("example.com"),
+            Some(&HeaderValue::from_static("example.com")),
             http::Version::HTTP_11,
         );
         headers

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 mod bindings;
+mod deadline;
 mod engine;
 mod instance;
 mod loader;

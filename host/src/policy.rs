@@ -57,6 +57,8 @@ pub(crate) struct Exchange {
     pub(crate) secure: bool,
     /// 0 for the first pick.
     pub(crate) attempt: u32,
+    /// The number of this pick among all of the upstream's.
+    pub(crate) ticket: u64,
     /// Backends that were tried and failed.
     pub(crate) tried: Vec<BackendId>,
     pub(crate) request_edits: Vec<Edit>,

@@ -230,11 +230,10 @@ fn prepare(
     if let Some(authority) = &authority {
         parts.headers.insert(header::HOST, authority.clone());
     }
-    let authority = authority.unwrap_or(HeaderValue::from_static(""));
     headers::add_forwarded(
         &mut parts.headers,
         &connection.client,
-        &authority,
+        authority.as_ref(),
         parts.version,
     );
     Exchange {
@@ -242,11 +241,12 @@ fn prepare(
         repeatable: is_idempotent(&parts.method) && !switches,
         method: parts.method,
         target,
-        authority,
+        authority: authority.unwrap_or(HeaderValue::from_static("")),
         headers: parts.headers,
         client,
         secure: false,
         attempt: 0,
+        ticket: 0,
         tried: Vec::new(),
         request_edits: Vec::new(),
         response_edits: Vec::new(),

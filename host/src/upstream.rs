@@ -49,6 +49,8 @@ pub(crate) struct Upstream {
 pub(crate) struct Shared {
     /// Goes up whenever a backend's state changes, so that each shard tells its policy before the next pick.
     membership: AtomicU64,
+    /// Picks so far.
+    tickets: AtomicU64,
     counters: [AtomicI64; COUNTERS],
 }
 
@@ -194,6 +196,7 @@ impl Default for Shared {
     fn default() -> Self {
         Shared {
             membership: AtomicU64::new(1),
+            tickets: AtomicU64::new(0),
             counters: [const { AtomicI64::new(0) }; COUNTERS],
         }
     }
@@ -207,6 +210,11 @@ impl Shared {
 
     pub(crate) fn membership_changed(&self) {
         self.membership.fetch_add(1, Ordering::Release);
+    }
+
+    /// Numbers a pick.
+    pub(crate) fn draw_ticket(&self) -> u64 {
+        self.tickets.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Adds to a counter and returns its value before; `None` where there is no such slot.

@@ -110,7 +110,7 @@ impl Backends {
 
     /// The backends that this request may go to: up, with a weight above 0, and not tried for it before.
     ///
-    /// No list is built. The first use in a `pick` asks the host for the attempt's number.
+    /// No list is built, and the host is not asked.
     pub fn healthy(&self) -> impl Iterator<Item = &Backend> + Clone {
         let retry = self.attempt.number() > 0;
         self.list.iter().filter(move |backend| {

@@ -19,7 +19,7 @@ use crate::{
 
 pub(crate) use crate::bindings::policy::waypost::policy::{
     host::{Level, counter_add, log, now, random},
-    request::{attempt, authority, client_address, method, scheme, target, tried},
+    request::{authority, client_address, method, scheme, target, tried},
     response::status,
     types::EditError as Refusal,
     upstream::{error_ppm, error_ppm_of, in_flight, in_flight_of, latency_us, latency_us_of},
@@ -90,8 +90,8 @@ impl<E: Export> balance::Guest for E {
         with::<E, _>(|runner| runner.update(backends.into_iter().map(backend).collect()));
     }
 
-    fn pick() -> types::Verdict {
-        match with::<E, _>(Runner::pick) {
+    fn pick(attempt: u32, ticket: u64) -> types::Verdict {
+        match with::<E, _>(|runner| runner.pick(attempt, ticket)) {
             Pick::Forward(backend) => types::Verdict::Forward(backend.number()),
             Pick::Respond(status) => types::Verdict::Respond(status),
             Pick::Unavailable => types::Verdict::Unavailable,

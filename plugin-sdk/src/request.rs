@@ -96,8 +96,14 @@ impl Request {
         abi::client_address()
     }
 
-    /// 0 for the first pick of a request, 1 for the pick after one failed attempt, and so on. Asked from the host
-    /// once per pick.
+    /// The number of this pick among all picks of the upstream, over all shards: no two picks have the same, and none
+    /// is left out. Counts from 0 and goes on when a policy is replaced. What takes turns by it is exact over all
+    /// shards without any of them waiting for another.
+    pub fn ticket(&self) -> u64 {
+        self.attempt.ticket.get()
+    }
+
+    /// 0 for the first pick of a request, 1 for the pick after one failed attempt, and so on.
     pub fn attempt(&self) -> u32 {
         self.attempt.number()
     }
@@ -218,38 +224,34 @@ pub enum Edit {
     Remove,
 }
 
-/// Which attempt at the current request this is: asked from the host at most once per pick, and shared by
-/// [`Request`] and [`Backends`](crate::Backends). Outside of `pick` it is the first one.
+/// Which attempt at the current request this is; shared by [`Request`] and [`Backends`](crate::Backends). Outside of
+/// `pick` it is the first one.
 #[derive(Debug, Default)]
 pub(crate) struct Attempt {
-    /// `None` until the host was asked.
-    number: Cell<Option<u32>>,
-    /// Filled together with a `number` above 0, stale otherwise.
+    number: Cell<u32>,
+    ticket: Cell<u64>,
+    /// Filled where `number` is above 0, stale otherwise.
     tried: RefCell<Vec<BackendId>>,
 }
 
 impl Attempt {
-    /// Forgets the last request: a pick begins.
-    pub(crate) fn begin(&self) {
-        self.number.set(None);
-    }
-
-    /// No request is being decided on any more.
-    pub(crate) fn end(&self) {
-        self.number.set(Some(0));
-    }
-
-    pub(crate) fn number(&self) -> u32 {
-        if let Some(number) = self.number.get() {
-            return number;
-        }
-        let number = abi::attempt();
+    /// A pick begins. Only a retry costs a call to the host.
+    pub(crate) fn begin(&self, number: u32, ticket: u64) {
+        self.number.set(number);
+        self.ticket.set(ticket);
         if number > 0 {
             self.tried
                 .replace(abi::tried().into_iter().map(BackendId::new).collect());
         }
-        self.number.set(Some(number));
-        number
+    }
+
+    /// No request is being decided on any more.
+    pub(crate) fn end(&self) {
+        self.number.set(0);
+    }
+
+    pub(crate) fn number(&self) -> u32 {
+        self.number.get()
     }
 
     pub(crate) fn was_tried(&self, backend: BackendId) -> bool {

@@ -20,7 +20,6 @@ impl<P: Policy> Runner<P> {
     pub(crate) fn configure(json: &str) -> Result<Self, String> {
         let policy = P::configure(parse_config(json)?)?;
         let attempt = Rc::new(Attempt::default());
-        attempt.end();
         Ok(Runner {
             policy,
             backends: Backends::new(Rc::clone(&attempt)),
@@ -35,8 +34,8 @@ impl<P: Policy> Runner<P> {
         self.policy.update(&self.backends);
     }
 
-    pub(crate) fn pick(&mut self) -> Pick {
-        self.attempt.begin();
+    pub(crate) fn pick(&mut self, attempt: u32, ticket: u64) -> Pick {
+        self.attempt.begin(attempt, ticket);
         let pick = self.policy.pick(&self.request, &self.backends);
         self.attempt.end();
         pick

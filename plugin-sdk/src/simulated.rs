@@ -43,6 +43,8 @@ pub(crate) struct Upstream {
     /// In the order of the last `update`.
     pub(crate) live: Vec<Live>,
     pub(crate) counters: [i64; COUNTER_SLOTS as usize],
+    /// The number of the next pick.
+    pub(crate) ticket: u64,
     pub(crate) now_ns: u64,
     pub(crate) random: u64,
 }
@@ -61,6 +63,7 @@ impl Default for Upstream {
         Upstream {
             live: Vec::new(),
             counters: [0; COUNTER_SLOTS as usize],
+            ticket: 0,
             now_ns: 0,
             random: 0,
         }
@@ -75,7 +78,6 @@ pub(crate) struct Call {
     pub(crate) authority: String,
     pub(crate) target: String,
     pub(crate) client_address: String,
-    pub(crate) attempt: u32,
     pub(crate) tried: Vec<u64>,
     pub(crate) request: Fields,
     pub(crate) status: u16,
@@ -153,10 +155,6 @@ pub(crate) fn target() -> String {
 
 pub(crate) fn client_address() -> String {
     call(|call| call.client_address.clone())
-}
-
-pub(crate) fn attempt() -> u32 {
-    call(|call| call.attempt)
 }
 
 pub(crate) fn tried() -> Vec<u64> {

@@ -241,6 +241,11 @@ impl<P: Policy> Harness<P> {
         self.shared.upstream.borrow_mut().counters[slot as usize] = value;
     }
 
+    /// Sets the number that the next pick has, on whichever shard it is made.
+    pub fn set_ticket(&self, ticket: u64) {
+        self.shared.upstream.borrow_mut().ticket = ticket;
+    }
+
     /// The log lines that were written outside of `pick` and `respond` since the last time this was called.
     pub fn take_log(&mut self) -> Vec<LogLine> {
         std::mem::take(&mut self.log)
@@ -263,8 +268,10 @@ impl<P: Policy> Harness<P> {
     pub fn pick(&mut self, request: &TestRequest) -> Picked {
         self.update(false);
         let runner = &mut self.runner;
-        let (pick, call) =
-            simulated::enter(&self.shared.upstream, request.call(), || runner.pick());
+        let ticket = self.shared.draw_ticket();
+        let (pick, call) = simulated::enter(&self.shared.upstream, request.call(), || {
+            runner.pick(request.attempt(), ticket)
+        });
         let backend = match pick {
             Pick::Forward(id) => Some(self.check(id, request)),
             Pick::Respond(status) if !(200..=599).contains(&status) => {
@@ -363,6 +370,13 @@ impl<P: Policy> Harness<P> {
 }
 
 impl Shared {
+    fn draw_ticket(&self) -> u64 {
+        let mut upstream = self.upstream.borrow_mut();
+        let ticket = upstream.ticket;
+        upstream.ticket = ticket.wrapping_add(1);
+        ticket
+    }
+
     fn replace(&self, specs: Vec<TestBackend>) {
         let mut set = self.backends.borrow_mut();
         let mut list = Vec::with_capacity(specs.len());
@@ -522,6 +536,10 @@ impl TestRequest {
         self
     }
 
+    fn attempt(&self) -> u32 {
+        u32::try_from(self.tried.len()).unwrap_or(u32::MAX)
+    }
+
     fn call(&self) -> Call {
         Call {
             method: self.method.clone(),
@@ -529,7 +547,6 @@ impl TestRequest {
             authority: self.authority.clone(),
             target: self.target.clone(),
             client_address: self.client_address.clone(),
-            attempt: u32::try_from(self.tried.len()).unwrap_or(u32::MAX),
             tried: self.tried.iter().map(|id| id.number()).collect(),
             request: self.headers.clone(),
             ..Call::default()

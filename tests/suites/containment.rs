@@ -225,10 +225,16 @@ async fn falls_back(name: &str) {
         let response = failing.fail().await;
         assert_eq!(response.status(), 200);
         answered.push(response.origin().to_owned());
-        failing.succeed().await;
     }
-    answered.sort_unstable();
-    assert_eq!(answered, ["a", "a", "b", "b"]);
+    assert!(
+        answered == ["a", "b", "a", "b"] || answered == ["b", "a", "b", "a"],
+        "{answered:?}"
+    );
+    for _ in 0..2 {
+        failing.succeed().await;
+        assert_eq!(failing.fail().await.status(), 200);
+    }
+    failing.succeed().await;
 }
 
 /// Each request is answered with 503, and no server hears of it.
@@ -374,7 +380,7 @@ impl BusyMachine {
     fn start() -> BusyMachine {
         let over = Arc::new(AtomicBool::new(false));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        for _ in 0..4 * cores {
+        for _ in 0..2 * cores {
             let over = over.clone();
             std::thread::spawn(move || while !over.load(Ordering::Relaxed) {});
         }
@@ -393,13 +399,13 @@ impl Drop for BusyMachine {
 async fn a_busy_machine_is_not_held_against_a_policy() {
     let origin = Origin::echo("a").await;
     // Refused, and so each a line for the log as well: calls that take their time.
-    let request = edits(&[("remove", "connection", ""); 100]);
+    let request = edits(&[("remove", "connection", ""); 50]);
     let keys = format!("[policy.guest.config]\nrequest = {request}\n");
     let config = behind(guest("edits-headers"), &keys, &[origin.address()]);
     let _busy = BusyMachine::start();
     let proxy = Proxy::start(&config).await;
     let mut client = Client::connect(&proxy).await;
-    for _ in 0..50 {
+    for _ in 0..20 {
         assert_eq!(client.get("/").await.status(), 200);
     }
     assert_eq!(plugin(&proxy).failures, 0);

@@ -9,13 +9,13 @@ use wasmtime::{Store, Trap};
 
 use super::bindings::{self, OutcomesHook, ResponsesHook, types};
 use super::state::{Call, Guest, one_line};
-use super::{Plugin, engine};
+use super::{Plugin, deadline};
 use crate::config::ServerState;
 use crate::policy::{Exchange, Policy, PolicyFailure, Reply, Verdict};
 use crate::upstream::{BackendId, Ending, Failure, Outcome, Upstream};
 
 /// What `configure` and `update` may take: they run seldom, and some build tables.
-const SET_UP_DEADLINE: Duration = Duration::from_millis(100);
+pub(super) const SET_UP_DEADLINE: Duration = Duration::from_millis(100);
 
 /// An instance, configured and ready for `update`.
 pub(crate) struct Instance {
@@ -26,7 +26,6 @@ pub(crate) struct Instance {
     plugin: Arc<Plugin>,
     /// The backends that the guest was last told are up, in ascending order.
     up: Vec<BackendId>,
-    call_ticks: u64,
 }
 
 impl Instance {
@@ -34,7 +33,6 @@ impl Instance {
         plugin: Arc<Plugin>,
         upstream: Arc<Upstream>,
     ) -> Result<Instance, PolicyFailure> {
-        let limits = plugin.settings.limits;
         let seed = RandomState::new().hash_one(&plugin.name);
         let guest = Guest::new(
             &plugin.settings,
@@ -44,7 +42,8 @@ impl Instance {
         );
         let mut store = Store::new(&plugin.code.engine.wasmtime, guest);
         store.limiter(|guest| &mut guest.limits);
-        store.set_epoch_deadline(ticks(SET_UP_DEADLINE));
+        deadline::watch(&mut store);
+        deadline::arm(&mut store, SET_UP_DEADLINE);
         let (policy, outcomes, responses) = plugin
             .code
             .instantiate(&mut store)
@@ -56,7 +55,6 @@ impl Instance {
             Ok(()) => {}
             Err(reason) => return Err(PolicyFailure::Start(one_line(&reason))),
         }
-        let call_ticks = ticks(limits.deadline);
         Ok(Instance {
             store,
             policy,
@@ -64,7 +62,6 @@ impl Instance {
             responses,
             plugin,
             up: Vec::new(),
-            call_ticks,
         })
     }
 
@@ -108,7 +105,7 @@ impl Policy for Instance {
             .map(|backend| BackendId(backend.id))
             .collect();
         self.up.sort_unstable();
-        self.store.set_epoch_deadline(ticks(SET_UP_DEADLINE));
+        deadline::arm(&mut self.store, SET_UP_DEADLINE);
         self.policy
             .waypost_policy_balance()
             .call_update(&mut self.store, &backends)
@@ -117,15 +114,15 @@ impl Policy for Instance {
 
     fn pick(&mut self, exchange: Exchange) -> (Exchange, Result<Verdict, PolicyFailure>) {
         let timer = self.plugin.stats.start_call();
-        let (client, attempt) = (exchange.client, exchange.attempt);
+        let (attempt, ticket) = (exchange.attempt, exchange.ticket);
         self.store.data_mut().begin(Call::Pick(exchange));
-        self.store.set_epoch_deadline(self.call_ticks);
-        let answer = self
-            .policy
-            .waypost_policy_balance()
-            .call_pick(&mut self.store);
+        deadline::arm(&mut self.store, self.plugin.settings.limits.deadline);
+        let answer =
+            self.policy
+                .waypost_policy_balance()
+                .call_pick(&mut self.store, attempt, ticket);
         let Call::Pick(exchange) = self.store.data_mut().end() else {
-            unreachable!("a call ends as what it began as: pick of {client}, attempt {attempt}")
+            unreachable!("a call ends as what it began as: pick {ticket}, attempt {attempt}")
         };
         self.plugin.stats.end_call(&timer);
         let verdict = answer
@@ -144,7 +141,7 @@ impl Policy for Instance {
         };
         let outcomes: Vec<bindings::Outcome> =
             outcomes.iter().map(bindings::Outcome::from).collect();
-        self.store.set_epoch_deadline(self.call_ticks);
+        deadline::arm(&mut self.store, self.plugin.settings.limits.deadline);
         hook.waypost_policy_outcomes()
             .call_observe(&mut self.store, &outcomes)
             .map_err(|error| failure(&error, self.store.data_mut()))
@@ -159,7 +156,7 @@ impl Policy for Instance {
             return (reply, Ok(()));
         };
         self.store.data_mut().begin(Call::Respond(reply));
-        self.store.set_epoch_deadline(self.call_ticks);
+        deadline::arm(&mut self.store, self.plugin.settings.limits.deadline);
         let answer = hook
             .waypost_policy_responses()
             .call_respond(&mut self.store, backend.0);
@@ -174,11 +171,6 @@ impl Policy for Instance {
             answer.map_err(|error| failure(&error, self.store.data_mut())),
         )
     }
-}
-
-/// The deadline as ticks from now: one more than fit, because the running tick may be nearly over.
-fn ticks(deadline: Duration) -> u64 {
-    u64::try_from(deadline.as_nanos().div_ceil(engine::TICK.as_nanos())).unwrap_or(u64::MAX / 2) + 1
 }
 
 fn describe(backend: &crate::upstream::Backend) -> types::Backend {

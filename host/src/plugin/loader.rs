@@ -15,7 +15,7 @@ use super::bindings::{
     OutcomesHook, OutcomesHookIndices, Policy, PolicyIndices, ResponsesHook, ResponsesHookIndices,
 };
 use super::state::{self, Guest};
-use super::{About, Engine, Plugin, Stats};
+use super::{About, Engine, Plugin, Stats, deadline};
 use crate::config::{self, PolicySource};
 use crate::policy::slot;
 use crate::policy::{Policy as _, PolicyFailure};
@@ -252,7 +252,8 @@ impl Code {
         let guest = Guest::new(settings, None, Arc::default(), 1);
         let mut store = Store::new(&self.engine.wasmtime, guest);
         store.limiter(|guest| &mut guest.limits);
-        store.set_epoch_deadline(100);
+        deadline::watch(&mut store);
+        deadline::arm(&mut store, super::instance::SET_UP_DEADLINE);
         let described = self
             .instantiate(&mut store)
             .and_then(|(policy, ..)| policy.waypost_policy_about().call_describe(&mut store));

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue};
 use wasmtime::{StoreLimits, StoreLimitsBuilder};
 
 use super::bindings::{host, request, response, types, upstream};
+use super::deadline::Deadline;
 use super::{Admission, LogLimit};
 use crate::config;
 use crate::headers::{self, EditRefused};
@@ -26,6 +27,7 @@ pub(super) struct Guest {
     pub(super) limits: StoreLimits,
     /// What the running call is about. Taken in before a call, taken out after it.
     pub(super) call: Call,
+    pub(super) deadline: Deadline,
     policy: String,
     /// `None` while a policy is only asked who it is.
     upstream: Option<Arc<Upstream>>,
@@ -67,6 +69,7 @@ impl Guest {
         Guest {
             limits,
             call: Call::Nothing,
+            deadline: Deadline::default(),
             policy: settings.name.clone(),
             upstream,
             started: Instant::now(),
@@ -234,12 +237,6 @@ impl request::Host for Guest {
     fn client_address(&mut self) -> String {
         self.exchange()
             .map(|exchange| exchange.client.to_string())
-            .unwrap_or_default()
-    }
-
-    fn attempt(&mut self) -> u32 {
-        self.exchange()
-            .map(|exchange| exchange.attempt)
             .unwrap_or_default()
     }
 

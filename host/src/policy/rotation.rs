@@ -3,10 +3,13 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::Verdict;
-use crate::upstream::{BackendId, Upstream};
+use super::{Exchange, Verdict};
+use crate::upstream::Upstream;
 
 /// A turn shared by all shards.
+///
+/// The pick's ticket would not do: a policy that fails at every second request would always leave the same backends
+/// to take over.
 #[derive(Debug, Default)]
 pub(crate) struct Rotation {
     turn: AtomicUsize,
@@ -14,11 +17,10 @@ pub(crate) struct Rotation {
 
 impl Rotation {
     /// The next backend that is up and was not tried.
-    pub(crate) fn pick(&self, upstream: &Upstream, tried: &[BackendId]) -> Verdict {
+    pub(crate) fn pick(&self, upstream: &Upstream, exchange: &Exchange) -> Verdict {
         let candidates = || {
-            upstream
-                .available()
-                .filter(|backend| !tried.contains(&backend.id))
+            let available = upstream.available();
+            available.filter(|backend| !exchange.tried.contains(&backend.id))
         };
         let count = candidates().count();
         if count == 0 {

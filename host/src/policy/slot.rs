@@ -120,12 +120,13 @@ impl Slot {
 
     /// Decides on one attempt. Always comes to a verdict: a policy that fails is replaced, and its failure answered
     /// as configured, with the request as it came.
-    pub(crate) fn pick(&self, exchange: Exchange) -> (Exchange, Verdict) {
+    pub(crate) fn pick(&self, mut exchange: Exchange) -> (Exchange, Verdict) {
+        exchange.ticket = self.balancer.upstream.shared.draw_ticket();
         let Some(plugin) = &self.balancer.plugin else {
             let verdict = self
                 .balancer
                 .rotation
-                .pick(&self.balancer.upstream, &exchange.tried);
+                .pick(&self.balancer.upstream, &exchange);
             return (exchange, verdict);
         };
         let mut policy = self.policy.borrow_mut();
@@ -184,7 +185,7 @@ impl Slot {
             OnFailure::Fallback => self
                 .balancer
                 .rotation
-                .pick(&self.balancer.upstream, &exchange.tried),
+                .pick(&self.balancer.upstream, &exchange),
             OnFailure::Reject => Verdict::Unavailable,
         };
         (exchange, verdict)
@@ -263,6 +264,7 @@ pub(crate) fn rehearsal(number: u32) -> Exchange {
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         secure: false,
         attempt: number % 2,
+        ticket: 0,
         tried: Vec::new(),
         request_edits: Vec::new(),
         response_edits: Vec::new(),

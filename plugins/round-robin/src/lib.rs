@@ -1,7 +1,7 @@
 //! Every backend in turn, by weight, exact over all shards.
 //!
-//! Each pick draws a ticket from a counter that all shards share, and the ticket says where to look in a schedule that
-//! each shard computes for itself and alike. In any stretch of requests each backend gets its share of them, spread
+//! Each pick has a ticket, numbered over all shards, and the ticket says where to look in a schedule that each shard
+//! computes for itself and alike. In any stretch of requests each backend gets its share of them, spread
 //! as evenly as can be; backends of equal weight never differ by more than one request between two changes of
 //! the set.
 
@@ -10,10 +10,7 @@ use std::{
     collections::{BinaryHeap, binary_heap::PeekMut},
 };
 
-use waypost_plugin::{BackendId, Backends, Counter, Pick, Policy, Promise, Request, export_policy};
-
-/// Tickets drawn so far, on all shards.
-const TICKETS: Counter = Counter::new(0);
+use waypost_plugin::{BackendId, Backends, Pick, Policy, Promise, Request, export_policy};
 
 /// The longest schedule, in picks. Weights whose sum, divided by what they have in common, is higher are scaled down
 /// to about this, each keeping at least 1: four bytes of memory for each pick, and shares exact to 0.01 %
@@ -56,7 +53,7 @@ impl Policy for RoundRobin {
         if period == 0 {
             return Pick::unavailable();
         }
-        let start = TICKETS.add(1).cast_unsigned() % period;
+        let start = request.ticket() % period;
         (start..period)
             .chain(0..start)
             .filter_map(|turn| self.at(turn))
@@ -288,7 +285,7 @@ mod tests {
                 (vec![a, b], &["c"]),
                 (vec![b], &["a", "c"]),
             ] {
-                harness.set_counter(0, ticket);
+                harness.set_ticket(ticket);
                 let picked = harness.pick(&TestRequest::get("/").tried(tried));
                 assert!(
                     picked.backend().is_some_and(|name| allowed.contains(&name)),
@@ -303,7 +300,7 @@ mod tests {
     #[test]
     fn survives_the_end_of_the_counter() {
         let mut shards = shards(1, ["a", "b", "c", "d"].map(backend));
-        shards[0].set_counter(0, i64::MAX - 1);
+        shards[0].set_ticket(u64::MAX - 1);
         assert_eq!(picks(&mut shards, 4), "cdab");
         shards[0].set_counter(0, -2);
         assert_eq!(picks(&mut shards, 4), "cdab");
