@@ -19,6 +19,7 @@ mod check;
 pub(crate) mod failure;
 pub(crate) mod loaded;
 mod log;
+mod plugin;
 mod serve;
 pub(crate) mod signals;
 
@@ -65,6 +66,9 @@ enum Command {
     Proxy(ProxyArguments),
     /// Show it at work: three sample servers, the proxy in front of them, a table of what happens
     Demo(demo::Arguments),
+    /// What concerns policies themselves
+    #[command(subcommand)]
+    Plugin(plugin::Command),
 }
 
 #[derive(Args, Debug)]
@@ -129,7 +133,7 @@ impl CommandLine {
                 return Err(CommandLine::command().error(ErrorKind::ArgumentConflict, message));
             }
             (None, None) => {
-                let message = "a command is missing: run, check, proxy or demo";
+                let message = "a command is missing: run, check, proxy, demo or plugin";
                 return Err(CommandLine::command().error(ErrorKind::MissingSubcommand, message));
             }
         };
@@ -151,6 +155,7 @@ impl Command {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Demo(arguments) => demo::run(&arguments),
+            Command::Plugin(command) => plugin::run(&command),
         }
     }
 

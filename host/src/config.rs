@@ -379,6 +379,15 @@ impl Server {
 }
 
 impl Policy {
+    /// The policy that an argument names: a built-in one or, if it has a `/` in it or ends in `.wasm`, a file.
+    ///
+    /// # Errors
+    ///
+    /// Where it is neither.
+    pub fn from_argument(text: &str) -> Result<Policy, ConfigError> {
+        command_line::policy(text)
+    }
+
     /// A policy with every default and an empty configuration.
     pub fn new(name: &str, source: PolicySource) -> Self {
         let config = serde_json::Value::Object(serde_json::Map::new());

@@ -185,7 +185,7 @@ async fn a_policy_that_may_not_be_read_is_refused() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("policy.wasm");
     fs::copy(guest("first-healthy"), &file).expect("a file");
-    fs::set_permissions(&file, fs::Permissions::from_mode(0)).expect("a file of ours");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).expect("a file of ours");
     let arguments = [
         "proxy",
         "--from",

@@ -41,6 +41,14 @@ pub(super) fn config(
     }
 }
 
+/// See [`Policy::from_argument`].
+pub(super) fn policy(text: &str) -> Result<Policy, ConfigError> {
+    named_policy(text).map_err(|complaint| {
+        let mistake = complaint.about_argument(&quoted(text));
+        ConfigError::new(None, "", vec![mistake])
+    })
+}
+
 /// Each argument may be several addresses with commas between them.
 fn servers(to: &[String], mistakes: &mut Vec<Mistake>) -> Vec<Server> {
     let mut seen = Vec::new();
