@@ -297,7 +297,16 @@ impl Attempts<'_> {
             let backend = match verdict {
                 Verdict::Forward(id) => upstream.backend(id).ok_or(ProxyError::Unavailable)?,
                 Verdict::Respond(status) => return Err(ProxyError::Answered(status)),
-                // With nobody left to try, the client hears what went wrong with the last one.
+                // With nobody left to try, those that closed the connection are: behind one address there may be many
+                // processes, and the one that died is not the one that answers next.
+                Verdict::Unavailable
+                    if failed == Some(ProxyError::Backend(Failure::Reset))
+                        && !exchange.tried.is_empty() =>
+                {
+                    exchange.tried.clear();
+                    continue;
+                }
+                // With nobody left at all, the client hears what went wrong with the last one.
                 Verdict::Unavailable => return Err(failed.unwrap_or(ProxyError::Unavailable)),
             };
             let mut flight = Flight::start(self.slot.clone(), backend.clone(), exchange.attempt);
