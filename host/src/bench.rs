@@ -34,7 +34,7 @@ pub struct PickCost {
 /// Where the policy does not load or does not stand a trial.
 pub fn picks(settings: &config::Policy, sizes: &[usize]) -> anyhow::Result<Vec<PickCost>> {
     let engine = Engine::new()?;
-    let plugin = Plugin::load(&engine, settings)?;
+    let plugin = Plugin::load(&engine, settings, None, None)?;
     Ok(sizes
         .iter()
         .map(|size| time_picks(plugin.clone(), settings, *size))
@@ -43,7 +43,12 @@ pub fn picks(settings: &config::Policy, sizes: &[usize]) -> anyhow::Result<Vec<P
 
 fn time_picks(plugin: Option<Arc<Plugin>>, settings: &config::Policy, backends: usize) -> PickCost {
     let upstream = Arc::new(upstream(backends));
-    let balancer = Balancer::new(upstream.clone(), plugin, settings.on_failure);
+    let balancer = Balancer::new(
+        upstream.clone(),
+        plugin,
+        settings.on_failure,
+        Arc::default(),
+    );
     let slot = Slot::new(Arc::new(balancer));
     let mut under_way = VecDeque::with_capacity(IN_FLIGHT + 1);
     let mut samples: Vec<f64> = (0..2 * BATCHES)

@@ -53,6 +53,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long requests under way may go on after SIGTERM or SIGQUIT.
     pub shutdown_grace: Duration,
+    /// Where a running server takes questions and orders.
+    pub admin: Admin,
 }
 
 /// `[[listen]]`
@@ -163,6 +165,8 @@ pub struct Policy {
     pub limits: PolicyLimits,
     /// What becomes of requests when it fails.
     pub on_failure: OnFailure,
+    /// When it is not asked any more.
+    pub quarantine: Quarantine,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -180,6 +184,16 @@ pub const BUILT_IN: [&str; 2] = ["round-robin", "least-conn"];
 
 /// The name of [`PolicySource::Rotation`].
 pub const ROTATION: &str = "rotation";
+
+/// When a version of a policy is taken out: the last good version takes its place, or else rotation.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Quarantine {
+    /// Failed calls within `window`; 0 never.
+    pub failures: u32,
+    pub window: Duration,
+    /// Until it is tried again where no other version can take its place; twice as long after each trial that fails.
+    pub retry: Duration,
+}
 
 /// What one call of a policy may use.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -233,6 +247,24 @@ pub struct Limits {
     pub request_body: Option<u64>,
 }
 
+/// `[admin]`: where a running server takes questions and orders. Nowhere unless configured.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Admin {
+    /// A Unix socket; a relative path is relative to the configuration file.
+    pub socket: Option<PathBuf>,
+    /// For callers on other machines.
+    pub tcp: Option<AdminTcp>,
+}
+
+/// `[admin.tcp]`
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AdminTcp {
+    /// Port 0 leaves the choice to the system.
+    pub address: SocketAddr,
+    /// Has what every caller must know; a relative path is relative to the configuration file.
+    pub token_file: PathBuf,
+}
+
 impl Config {
     /// Reads a file. Relative paths in it are relative to its directory.
     ///
@@ -240,15 +272,7 @@ impl Config {
     ///
     /// Everything that is wrong with it, at once; or that it cannot be read.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
-        // One byte more than allowed is enough to see that a file is too large, even if it is endless.
-        let mut bytes = Vec::new();
-        let read = File::open(path)
-            .and_then(|file| file.take(raw::FILE_MAX as u64 + 1).read_to_end(&mut bytes));
-        match read {
-            Err(error) => Err(unreadable(path, &error)),
-            Ok(length) if length > raw::FILE_MAX => Err(raw::too_large(path)),
-            Ok(_) => raw::read_bytes(path, bytes),
-        }
+        raw::read(path, &read_text(path)?)
     }
 
     /// Reads the text of a file. `file` need not exist: messages name it as given, and relative paths are relative to its directory.
@@ -289,7 +313,32 @@ impl Config {
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             shutdown_grace: defaults::SHUTDOWN_GRACE,
+            admin: Admin::default(),
         }
+    }
+}
+
+impl Admin {
+    /// Reads the `[admin]` of a file, whatever is wrong with the rest of it: a server that runs is found even where its
+    /// configuration has become one that could not start it.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with `[admin]`; or that the file cannot be read.
+    pub fn load(path: &Path) -> Result<Admin, ConfigError> {
+        raw::read_admin(path, &read_text(path)?)
+    }
+}
+
+fn read_text(path: &Path) -> Result<String, ConfigError> {
+    // One byte more than allowed is enough to see that a file is too large, even if it is endless.
+    let mut bytes = Vec::new();
+    let read = File::open(path)
+        .and_then(|file| file.take(raw::FILE_MAX as u64 + 1).read_to_end(&mut bytes));
+    match read {
+        Err(error) => Err(unreadable(path, &error)),
+        Ok(length) if length > raw::FILE_MAX => Err(raw::too_large(path)),
+        Ok(_) => raw::text_of(path, bytes),
     }
 }
 
@@ -391,13 +440,13 @@ impl Policy {
     /// A policy with every default and an empty configuration.
     pub fn new(name: &str, source: PolicySource) -> Self {
         let config = serde_json::Value::Object(serde_json::Map::new());
-        let (limits, on_failure) = (PolicyLimits::default(), OnFailure::default());
         Policy {
             name: name.to_owned(),
             source,
             config,
-            limits,
-            on_failure,
+            limits: PolicyLimits::default(),
+            on_failure: OnFailure::default(),
+            quarantine: Quarantine::default(),
         }
     }
 
@@ -408,6 +457,16 @@ impl Policy {
         }
         let name = BUILT_IN.into_iter().find(|built_in| *built_in == name)?;
         Some(Policy::new(name, PolicySource::BuiltIn(name)))
+    }
+}
+
+impl Default for Quarantine {
+    fn default() -> Self {
+        Quarantine {
+            failures: defaults::QUARANTINE_FAILURES,
+            window: defaults::QUARANTINE_WINDOW,
+            retry: defaults::QUARANTINE_RETRY,
+        }
     }
 }
 

@@ -12,11 +12,12 @@ mod deadline;
 mod engine;
 mod instance;
 mod loader;
+mod quarantine;
 mod state;
 
 pub(crate) use self::engine::Engine;
 pub(crate) use self::instance::Instance;
-pub(crate) use self::loader::{LoadError, VERSION as CONTRACT_VERSION};
+pub(crate) use self::loader::{LoadError, VERSION as CONTRACT_VERSION, digest};
 
 use crate::policy::CallTimer;
 
@@ -28,7 +29,10 @@ pub(crate) struct Plugin {
     pub(crate) about: About,
     /// SHA-256 of the bytes it was loaded from, in hex.
     pub(crate) digest: String,
+    source: loader::Source,
     pub(crate) stats: Stats,
+    /// Whether it may still be asked.
+    pub(crate) record: quarantine::Record,
     log_limit: Arc<Mutex<LogLimit>>,
     code: loader::Code,
     settings: crate::config::Policy,
@@ -52,6 +56,9 @@ pub(crate) struct Stats {
     /// Sum and number of the calls that were timed.
     timed_ns: AtomicU64,
     timed: AtomicU64,
+    /// Instances that took over their predecessor's state, and those that could not.
+    handed_over: AtomicU64,
+    cold_starts: AtomicU64,
 }
 
 impl std::fmt::Debug for Plugin {
@@ -90,6 +97,20 @@ impl Stats {
 
     pub(crate) fn note_failure(&self) -> u64 {
         self.failures.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn note_hand_over(&self) {
+        self.handed_over.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn note_cold_start(&self) {
+        self.cold_starts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Instances that took over their predecessor's state, and those that could not.
+    pub(crate) fn hand_overs(&self) -> (u64, u64) {
+        let (over, cold) = (&self.handed_over, &self.cold_starts);
+        (over.load(Ordering::Relaxed), cold.load(Ordering::Relaxed))
     }
 
     /// Forgets the calls of a trial.

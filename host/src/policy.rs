@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
@@ -17,10 +18,21 @@ pub(crate) mod slot;
 /// Decides where a request goes.
 pub(crate) trait Policy {
     /// Takes note of the backends and their states.
-    fn update(&mut self, upstream: &Upstream) -> Result<(), PolicyFailure>;
+    fn update(&mut self, upstream: &Arc<Upstream>) -> Result<(), PolicyFailure>;
 
     /// Decides on one attempt. Edits are left in the exchange; where the call fails they mean nothing.
     fn pick(&mut self, exchange: Exchange) -> (Exchange, Result<Verdict, PolicyFailure>);
+
+    /// What the instance that takes this one's place is to know; `None` where it hands nothing over.
+    fn save(&mut self) -> Result<Option<Vec<u8>>, PolicyFailure> {
+        Ok(None)
+    }
+
+    /// Takes over what [`Policy::save`] returned, before the first `update`. The inner error is the policy's own
+    /// refusal; it starts cold.
+    fn restore(&mut self, _state: &[u8]) -> Result<Result<(), String>, PolicyFailure> {
+        Ok(Err("it has no `state` hook".to_owned()))
+    }
 
     /// Whether [`Policy::observe`] does anything.
     fn wants_outcomes(&self) -> bool {

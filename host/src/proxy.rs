@@ -297,10 +297,11 @@ impl Attempts<'_> {
             let backend = match verdict {
                 Verdict::Forward(id) => upstream.backend(id).ok_or(ProxyError::Unavailable)?,
                 Verdict::Respond(status) => return Err(ProxyError::Answered(status)),
-                // With nobody left to try, those that closed the connection are: behind one address there may be many
-                // processes, and the one that died is not the one that answers next.
+                // Where there is only one address, it is tried again if it closed the connection: behind it there may
+                // be many processes, and the one that died is not the one that answers next.
                 Verdict::Unavailable
                     if failed == Some(ProxyError::Backend(Failure::Reset))
+                        && upstream.backends.len() == 1
                         && !exchange.tried.is_empty() =>
                 {
                     exchange.tried.clear();

@@ -2,18 +2,19 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::config::Config;
-use crate::plugin::Engine;
+use crate::control::Control;
 use crate::shard::{self, Order, ShardStats};
-use crate::snapshot::{BuildError, Snapshot};
+use crate::snapshot::{BuildError, Ground, Snapshot};
 use crate::status::Status;
 
 /// Connections that may wait to be accepted; the system caps it at `net.core.somaxconn`.
@@ -23,22 +24,34 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
+    control: Control,
+    keeper: tokio::task::JoinHandle<()>,
     supervisor: tokio::task::JoinHandle<()>,
     health: tokio::task::JoinHandle<()>,
     ended: watch::Receiver<usize>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    addresses: Vec<SocketAddr>,
-    /// One row per listener, one socket per shard: the sockets outlive the shards that use them, so that nobody is
-    /// turned away while one is replaced. Empty once the drain has begun.
-    listeners: Mutex<Vec<Vec<TcpListener>>>,
+pub(crate) struct Shared {
+    listeners: Mutex<Vec<Listening>>,
+    draining: AtomicBool,
     snapshots: watch::Sender<Arc<Snapshot>>,
+    /// Told by each shard that has switched to another snapshot.
+    switched: Arc<Notify>,
     shards: Vec<ShardHandle>,
     replaced: AtomicU64,
     obituaries: mpsc::UnboundedSender<usize>,
     started: Instant,
+}
+
+/// A listener with one socket per shard: the sockets outlive the shards that use them, so that nobody is turned away
+/// while one is replaced.
+#[derive(Debug)]
+struct Listening {
+    configured: SocketAddr,
+    /// With the real port where 0 is configured.
+    bound: SocketAddr,
+    sockets: Vec<TcpListener>,
 }
 
 #[derive(Debug)]
@@ -98,12 +111,39 @@ impl Server {
     /// # Errors
     /// Nothing is left running where it fails; see [`StartError`].
     pub async fn start(config: Config) -> Result<Server, StartError> {
-        let listeners = bind_all(&config)?;
-        let engine = Engine::new().map_err(StartError::System)?;
-        let snapshot = Snapshot::build(config, &engine)
+        Server::start_from(None, config).await
+    }
+
+    /// As [`Server::start`], for a configuration that can be read again from this file.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub async fn start_from(file: Option<PathBuf>, config: Config) -> Result<Server, StartError> {
+        let listeners = config
+            .listeners
+            .iter()
+            .map(|listener| Listening::open(listener.address, config.shards))
+            .collect::<Result<Vec<_>, _>>()?;
+        let ground = Ground::new().map_err(StartError::System)?;
+        let (engine, alarm) = (ground.engine.clone(), ground.alarm.clone());
+        let snapshot = Snapshot::build(config.clone(), ground)
             .await
             .map_err(StartError::Build)?;
-        Server::run(listeners, snapshot).map_err(|error| StartError::System(error.into()))
+        let (shared, ends) =
+            Shared::run(listeners, snapshot).map_err(|error| StartError::System(error.into()))?;
+        let (ended_sender, ended) = watch::channel(0);
+        let supervisor = tokio::spawn(supervise(shared.clone(), ends, ended_sender));
+        let health = tokio::spawn(look_after_backends(shared.snapshots.subscribe()));
+        let control = Control::new(shared.clone(), engine, alarm, file, config);
+        let keeper = tokio::spawn(control.clone().keep());
+        Ok(Server {
+            shared,
+            control,
+            keeper,
+            supervisor,
+            health,
+            ended,
+        })
     }
 
     /// Does all that [`Server::start`] does but listen and serve.
@@ -111,72 +151,37 @@ impl Server {
     /// # Errors
     /// As [`Server::start`], but for addresses in use.
     pub async fn check(config: Config) -> Result<Status, StartError> {
-        let engine = Engine::new().map_err(StartError::System)?;
-        let snapshot = Snapshot::build(config, &engine)
+        let ground = Ground::new().map_err(StartError::System)?;
+        let snapshot = Snapshot::build(config, ground)
             .await
             .map_err(StartError::Build)?;
         Ok(Status::of_snapshot(&snapshot))
     }
 
-    fn run(
-        listeners: Vec<(SocketAddr, Vec<TcpListener>)>,
-        snapshot: Snapshot,
-    ) -> io::Result<Server> {
-        let count = snapshot.config.shards;
-        let (snapshots, _) = watch::channel(Arc::new(snapshot));
-        let (obituaries, ends) = mpsc::unbounded_channel();
-        let (ended_sender, ended) = watch::channel(0);
-        let shards = (0..count).map(|_| ShardHandle::new()).collect();
-        let (addresses, listeners) = listeners.into_iter().unzip();
-        let shared = Arc::new(Shared {
-            addresses,
-            listeners: Mutex::new(listeners),
-            snapshots,
-            shards,
-            replaced: AtomicU64::new(0),
-            obituaries,
-            started: Instant::now(),
-        });
-        for index in 0..count {
-            shared.spawn_shard(index)?;
-        }
-        let supervisor = tokio::spawn(supervise(shared.clone(), ends, ended_sender));
-        let health = tokio::spawn(look_after_backends(shared.snapshots.subscribe()));
-        Ok(Server {
-            shared,
-            supervisor,
-            health,
-            ended,
-        })
+    /// What can be done to the server while it runs.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.clone()
     }
 
     /// The addresses listened on, with the real port where 0 was configured; in the order of the configuration.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.shared.addresses.clone()
+        self.shared.addresses()
     }
 
     /// What the server is doing now.
     #[must_use]
     pub fn status(&self) -> Status {
-        let mut status = Status::of_snapshot(&self.shared.snapshots.borrow());
-        status.listeners = self.addresses();
-        status.uptime = self.shared.started.elapsed();
-        status.shards = self.shared.shards.len();
-        status.shards_replaced = self.shared.replaced.load(Ordering::Relaxed);
-        for shard in &self.shared.shards {
-            let stats = lock(&shard.stats);
-            status.connections += stats.connections();
-            status.accepted += stats.accepted();
-        }
-        status
+        self.control.status()
     }
 
     /// Accepts nothing new and waits for what is under way, at most for `grace`. True where everything had ended.
     pub async fn shutdown(&mut self, grace: Duration) -> bool {
+        self.shared.draining.store(true, Ordering::Release);
         // Each shard closes its own hold on the sockets once it has served what was waiting there.
         lock(&self.shared.listeners).clear();
-        self.shared.order_all(Order::Drain);
+        self.shared.order_all(|| Order::Drain);
         let shards = self.shared.shards.len();
         let all_ended = self.ended.wait_for(|ended| *ended >= shards);
         tokio::time::timeout(grace, all_ended)
@@ -197,7 +202,8 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.supervisor.abort();
         self.health.abort();
-        self.shared.order_all(Order::Stop);
+        self.keeper.abort();
+        self.shared.order_all(|| Order::Stop);
     }
 }
 
@@ -212,15 +218,156 @@ impl ShardHandle {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
-    fn order_all(&self, order: Order) {
+    fn run(
+        listeners: Vec<Listening>,
+        snapshot: Snapshot,
+    ) -> io::Result<(Arc<Shared>, mpsc::UnboundedReceiver<usize>)> {
+        let count = snapshot.config.shards;
+        let (snapshots, _) = watch::channel(Arc::new(snapshot));
+        let (obituaries, ends) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            listeners: Mutex::new(listeners),
+            draining: AtomicBool::new(false),
+            snapshots,
+            switched: Arc::default(),
+            shards: (0..count).map(|_| ShardHandle::new()).collect(),
+            replaced: AtomicU64::new(0),
+            obituaries,
+            started: Instant::now(),
+        });
+        for index in 0..count {
+            shared.spawn_shard(index)?;
+        }
+        Ok((shared, ends))
+    }
+
+    /// What is in force.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshots.borrow().clone()
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let mut status = Status::of_snapshot(&self.snapshots.borrow());
+        status.listeners = self.addresses();
+        status.uptime = self.started.elapsed();
+        status.shards = self.shards.len();
+        status.shards_replaced = self.replaced.load(Ordering::Relaxed);
+        for shard in &self.shards {
+            let stats = lock(&shard.stats);
+            status.connections += stats.connections();
+            status.accepted += stats.accepted();
+        }
+        status
+    }
+
+    fn addresses(&self) -> Vec<SocketAddr> {
+        lock(&self.listeners)
+            .iter()
+            .map(|listening| listening.bound)
+            .collect()
+    }
+
+    /// Puts a snapshot into force: opens the listeners that are new, has every shard switch, shuts those that are gone.
+    ///
+    /// # Errors
+    /// Where a new address cannot be listened on; then nothing has changed.
+    pub(crate) async fn publish(&self, snapshot: Snapshot) -> Result<(), StartError> {
+        let generation = snapshot.generation;
+        let mut opened = self.open_new(&snapshot)?;
+        let wanted: Vec<SocketAddr> = snapshot
+            .config
+            .listeners
+            .iter()
+            .map(|listener| listener.address)
+            .collect();
+        self.snapshots.send_replace(Arc::new(snapshot));
+        self.wait_for(generation).await;
+        if self.draining.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut listeners = lock(&self.listeners);
+        let mut old = std::mem::take(&mut *listeners);
+        for address in wanted {
+            if let Some(at) = old
+                .iter()
+                .position(|listening| listening.configured == address)
+            {
+                listeners.push(old.remove(at));
+            } else if let Some(at) = opened
+                .iter()
+                .position(|listening| listening.configured == address)
+            {
+                let listening = opened.remove(at);
+                self.hand_out(&listening);
+                listeners.push(listening);
+            }
+        }
+        for gone in old {
+            self.order_all(|| Order::Close(gone.bound));
+        }
+        Ok(())
+    }
+
+    /// Opens the listeners of a snapshot that are not open yet.
+    fn open_new(&self, snapshot: &Snapshot) -> Result<Vec<Listening>, StartError> {
+        let mut open: Vec<SocketAddr> = lock(&self.listeners)
+            .iter()
+            .map(|listening| listening.configured)
+            .collect();
+        let mut opened = Vec::new();
+        for listener in &snapshot.config.listeners {
+            match open.iter().position(|address| *address == listener.address) {
+                Some(at) => {
+                    open.remove(at);
+                }
+                None => opened.push(Listening::open(listener.address, self.shards.len())?),
+            }
+        }
+        Ok(opened)
+    }
+
+    fn hand_out(&self, listening: &Listening) {
+        for (shard, socket) in self.shards.iter().zip(&listening.sockets) {
+            match socket.try_clone() {
+                Ok(socket) => {
+                    let _ = lock(&shard.orders).send(Order::Open(listening.bound, socket));
+                }
+                Err(error) => {
+                    tracing::error!(address = %listening.bound, %error, "shard cannot listen")
+                }
+            }
+        }
+    }
+
+    /// Waits until every shard serves new requests by this generation, or for a shard's death and new start.
+    async fn wait_for(&self, generation: u64) {
+        /// A shard that takes longer is stuck in a way that is not for a reload to mend.
+        const PATIENCE: Duration = Duration::from_secs(5);
+        let reached = async {
+            while self
+                .shards
+                .iter()
+                .any(|shard| lock(&shard.stats).generation() < generation)
+            {
+                self.switched.notified().await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, reached).await.is_err() {
+            tracing::warn!(
+                "not every shard has switched to the new configuration within {PATIENCE:?}"
+            );
+        }
+    }
+
+    fn order_all(&self, order: impl Fn() -> Order) {
         for shard in &self.shards {
             // A shard that has ended needs no orders.
-            let _ = lock(&shard.orders).send(order);
+            let _ = lock(&shard.orders).send(order());
         }
     }
 
@@ -228,8 +375,8 @@ impl Shared {
     fn spawn_shard(&self, index: usize) -> io::Result<()> {
         let listeners = lock(&self.listeners)
             .iter()
-            .filter_map(|sockets| sockets.get(index))
-            .map(TcpListener::try_clone)
+            .filter_map(|listening| Some((listening.bound, listening.sockets.get(index)?)))
+            .map(|(bound, socket)| Ok((bound, socket.try_clone()?)))
             .collect::<io::Result<Vec<_>>>()?;
         let (orders, received) = mpsc::unbounded_channel();
         let stats = Arc::new(ShardStats::default());
@@ -238,6 +385,7 @@ impl Shared {
             snapshots: self.snapshots.subscribe(),
             orders: received,
             stats: stats.clone(),
+            switched: self.switched.clone(),
         };
         let obituary = Obituary {
             index,
@@ -256,7 +404,7 @@ impl Shared {
             *lock(&handle.orders) = orders;
             *lock(&handle.stats) = stats;
             // The order may have gone to the predecessor; as the sockets are taken away before, one of the two comes.
-            if lock(&self.listeners).is_empty() {
+            if self.draining.load(Ordering::Acquire) {
                 let _ = lock(&handle.orders).send(Order::Drain);
             }
         }
@@ -318,15 +466,18 @@ async fn look_after_backends(mut snapshots: watch::Receiver<Arc<Snapshot>>) {
 
 // === listening ===
 
-fn bind_all(config: &Config) -> Result<Vec<(SocketAddr, Vec<TcpListener>)>, StartError> {
-    let bind = |address| {
-        bind(address, config.shards).map_err(|error| StartError::Listen { address, error })
-    };
-    config
-        .listeners
-        .iter()
-        .map(|listener| bind(listener.address))
-        .collect()
+impl Listening {
+    fn open(configured: SocketAddr, shards: usize) -> Result<Listening, StartError> {
+        let (bound, sockets) = bind(configured, shards).map_err(|error| StartError::Listen {
+            address: configured,
+            error,
+        })?;
+        Ok(Listening {
+            configured,
+            bound,
+            sockets,
+        })
+    }
 }
 
 /// One socket per shard on the same address: the system spreads connections over them, and no shard waits for another

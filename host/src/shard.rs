@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
-use std::net::TcpListener as StdListener;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::spawn_local;
 
 use crate::connection;
@@ -34,8 +34,7 @@ pub(crate) struct Shard {
     /// The connections and tunnels that are open, and whom to wake when the drain begins.
     open: RefCell<HashMap<u64, Option<Waker>>>,
     next_key: Cell<u64>,
-    /// Other tasks to wake when the drain begins.
-    others: RefCell<Vec<Waker>>,
+    doors: RefCell<HashMap<SocketAddr, Rc<Door>>>,
     /// Woken when the last connection has ended.
     emptied: RefCell<Option<Waker>>,
     stats: Arc<ShardStats>,
@@ -52,11 +51,17 @@ pub(crate) struct View {
 pub(crate) struct ShardStats {
     connections: AtomicU64,
     accepted: AtomicU64,
+    /// Of the snapshot that new requests see.
+    generation: AtomicU64,
 }
 
 /// What a shard is told to do.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug)]
 pub(crate) enum Order {
+    /// Accept connections here as well.
+    Open(SocketAddr, StdListener),
+    /// Accept nothing more here; the connections that are open stay.
+    Close(SocketAddr),
     /// Accept nothing new, let what is under way finish, then end.
     Drain,
     /// End at once.
@@ -68,10 +73,12 @@ pub(crate) enum Order {
 
 /// What a shard is started with.
 pub(crate) struct Start {
-    pub(crate) listeners: Vec<StdListener>,
+    pub(crate) listeners: Vec<(SocketAddr, StdListener)>,
     pub(crate) snapshots: watch::Receiver<Arc<Snapshot>>,
     pub(crate) orders: mpsc::UnboundedReceiver<Order>,
     pub(crate) stats: Arc<ShardStats>,
+    /// Told whenever this shard has switched to another snapshot.
+    pub(crate) switched: Arc<Notify>,
 }
 
 /// Runs a shard on this thread until it is told to end.
@@ -87,19 +94,21 @@ pub(crate) fn run(start: Start) -> io::Result<()> {
 
 async fn serve(mut start: Start) -> io::Result<()> {
     let view = View::new(start.snapshots.borrow_and_update().clone());
+    let generation = view.snapshot.generation;
+    start.stats.generation.store(generation, Ordering::Release);
+    start.switched.notify_one();
     let shard = Rc::new(Shard {
         pool: Pool::default(),
         view: RefCell::new(Rc::new(view)),
         draining: Cell::new(false),
         open: RefCell::default(),
         next_key: Cell::new(0),
-        others: RefCell::default(),
+        doors: RefCell::default(),
         emptied: RefCell::default(),
         stats: start.stats,
     });
-    for listener in start.listeners {
-        listener.set_nonblocking(true)?;
-        spawn_local(accept(shard.clone(), TcpListener::from_std(listener)?));
+    for (address, listener) in start.listeners {
+        shard.open_door(address, listener)?;
     }
     spawn_local(sweep(shard.clone()));
     loop {
@@ -107,13 +116,22 @@ async fn serve(mut start: Start) -> io::Result<()> {
             changed = start.snapshots.changed() => match changed {
                 Ok(()) => {
                     let snapshot = start.snapshots.borrow_and_update().clone();
-                    shard.view.replace(Rc::new(View::new(snapshot)));
+                    let next = View::succeed(snapshot, &shard.view());
+                    shard.stats.generation.store(next.snapshot.generation, Ordering::Release);
+                    shard.view.replace(Rc::new(next));
+                    start.switched.notify_one();
                 }
                 // The server is gone, and with it the reason to go on.
                 Err(_) => return Ok(()),
             },
             order = start.orders.recv() => match order {
                 Some(Order::Drain) => shard.drain(),
+                Some(Order::Open(address, listener)) => {
+                    if let Err(error) = shard.open_door(address, listener) {
+                        tracing::error!(%address, %error, "shard cannot listen");
+                    }
+                }
+                Some(Order::Close(address)) => shard.close_door(address),
                 Some(Order::Crash) => crash(),
                 Some(Order::Stop) | None => return Ok(()),
             },
@@ -127,19 +145,31 @@ fn crash() -> ! {
     panic!("this shard was told to crash")
 }
 
-async fn accept(shard: Rc<Shard>, listener: TcpListener) {
+/// Where a shard accepts connections, until it is shut.
+#[derive(Default)]
+struct Door {
+    shut: Cell<bool>,
+    keeper: RefCell<Option<Waker>>,
+}
+
+impl Door {
+    fn shut(&self) {
+        self.shut.set(true);
+        if let Some(keeper) = self.keeper.take() {
+            keeper.wake();
+        }
+    }
+}
+
+async fn accept(shard: Rc<Shard>, door: Rc<Door>, listener: TcpListener) {
     /// Without descriptors or memory there is nothing to do but wait for some to be given back.
     const PAUSE: Duration = Duration::from_millis(50);
-    let mut told = false;
     loop {
         let accepted = poll_fn(|cx| match listener.poll_accept(cx) {
-            // What was waiting when the drain began is served; after that the door is shut.
-            Poll::Pending if shard.draining.get() => Poll::Ready(None),
+            // What was waiting when the door was shut is still served.
+            Poll::Pending if door.shut.get() => Poll::Ready(None),
             Poll::Pending => {
-                if !told {
-                    told = true;
-                    shard.wake_on_drain(cx);
-                }
+                door.keeper.replace(Some(cx.waker().clone()));
                 Poll::Pending
             }
             Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
@@ -188,6 +218,26 @@ impl View {
         View { snapshot, slots }
     }
 
+    /// The view that takes the place of `previous`: policies that stay go on, replaced ones hand over their state.
+    fn succeed(snapshot: Arc<Snapshot>, previous: &View) -> View {
+        let slots = snapshot
+            .balancers
+            .iter()
+            .map(
+                |balancer| match previous.slot_of(&balancer.upstream.settings.name) {
+                    Some(slot) if Arc::ptr_eq(&slot.balancer, balancer) => slot.clone(),
+                    Some(slot) => Rc::new(slot.successor(balancer.clone())),
+                    None => Rc::new(Slot::new(balancer.clone())),
+                },
+            )
+            .collect();
+        View { snapshot, slots }
+    }
+
+    fn slot_of(&self, upstream: &str) -> Option<&Rc<Slot>> {
+        self.slots.get(*self.snapshot.by_name.get(upstream)?)
+    }
+
     /// This shard's policy for the upstream at `index`.
     pub(crate) fn slot(&self, index: usize) -> Option<&Rc<Slot>> {
         self.slots.get(index)
@@ -214,23 +264,33 @@ impl Shard {
         }
     }
 
-    /// For a task that is no connection.
-    fn wake_on_drain(&self, cx: &Context<'_>) {
-        self.others.borrow_mut().push(cx.waker().clone());
+    fn open_door(self: &Rc<Self>, address: SocketAddr, listener: StdListener) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        let door = Rc::new(Door::default());
+        let listener = TcpListener::from_std(listener)?;
+        spawn_local(accept(self.clone(), door.clone(), listener));
+        self.doors.borrow_mut().insert(address, door);
+        Ok(())
+    }
+
+    fn close_door(&self, address: SocketAddr) {
+        if let Some(door) = self.doors.borrow_mut().remove(&address) {
+            door.shut();
+        }
     }
 
     fn drain(&self) {
         self.draining.set(true);
+        for (_, door) in self.doors.take() {
+            door.shut();
+        }
         let wakers: Vec<Waker> = self
             .open
             .borrow_mut()
             .values_mut()
             .filter_map(Option::take)
             .collect();
-        wakers
-            .into_iter()
-            .chain(self.others.take())
-            .for_each(Waker::wake);
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Ends once the drain has begun and the last connection is gone.
@@ -278,6 +338,11 @@ impl ShardStats {
     /// Connections and tunnels that are open.
     pub(crate) fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    /// The generation of the snapshot that new requests see.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Connections accepted since the start.

@@ -3,9 +3,12 @@
 //! Routes, backends and policies are only ever replaced together: no request sees the route of one configuration and
 //! the backends of another.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use crate::config::{self, Config, OnFailure};
 use crate::plugin::{Engine, LoadError, Plugin};
@@ -16,10 +19,50 @@ use crate::upstream::{Backend, Upstream};
 /// A configuration in force.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
+    /// Goes up by one with each.
+    pub(crate) generation: u64,
     pub(crate) config: Config,
     pub(crate) routes: RouteTable,
     /// In the order of `config.upstreams`.
     pub(crate) balancers: Vec<Arc<Balancer>>,
+    /// In the order of `config.policies`; `None` is `rotation`, or a policy that rotation stands in for.
+    pub(crate) plugins: Vec<Option<Arc<Plugin>>>,
+    /// Where each upstream is in `balancers`.
+    pub(crate) by_name: HashMap<String, usize>,
+}
+
+/// What a snapshot is built from, beside its configuration.
+pub(crate) struct Ground {
+    pub(crate) engine: Engine,
+    /// What is in force: what stays the same goes on in the next snapshot.
+    pub(crate) previous: Option<Arc<Snapshot>>,
+    /// Code that is to run in place of what the configuration names, by policy.
+    pub(crate) choices: HashMap<String, Choice>,
+    /// Rung when a policy has failed too often.
+    pub(crate) alarm: Arc<Notify>,
+}
+
+impl Ground {
+    /// For the first snapshot of a process.
+    pub(crate) fn new() -> anyhow::Result<Ground> {
+        Ok(Ground {
+            engine: Engine::new()?,
+            previous: None,
+            choices: HashMap::new(),
+            alarm: Arc::default(),
+        })
+    }
+}
+
+/// What runs in place of the code that the configuration names.
+#[derive(Clone, Debug)]
+pub(crate) enum Choice {
+    /// Code that was pushed.
+    Pushed(Arc<[u8]>),
+    /// A version that was in force before.
+    Earlier(Arc<Plugin>),
+    /// Rotation, until the policy is tried again.
+    Rotation,
 }
 
 /// Why a configuration cannot come into force although it is well-formed.
@@ -90,54 +133,121 @@ impl std::fmt::Display for BuildError {
 impl std::error::Error for BuildError {}
 
 impl Snapshot {
-    /// Loads and tries every policy and resolves every backend's name.
+    /// Loads and tries every policy and resolves every backend's name. What is the same as before goes on.
     ///
     /// # Errors
     /// The first name that does not resolve, or all policies that do not load.
-    pub(crate) async fn build(config: Config, engine: &Engine) -> Result<Snapshot, BuildError> {
+    pub(crate) async fn build(config: Config, ground: Ground) -> Result<Snapshot, BuildError> {
         let mut upstreams = Vec::with_capacity(config.upstreams.len());
         for settings in &config.upstreams {
-            upstreams.push(Arc::new(resolve(settings).await?));
+            upstreams.push(resolve(settings, ground.previous.as_deref()).await?);
         }
-        let mut errors = Vec::new();
-        let plugins: Vec<Option<Arc<Plugin>>> = config
+        // Compiling takes longer than anything else that this thread does.
+        let assembled = tokio::task::spawn_blocking(move || assemble(config, upstreams, &ground));
+        assembled.await.unwrap_or_else(|error| {
+            let problem = format!("the loader broke down: {error}");
+            Err(BuildError::Policies(vec![PolicyError::breakdown(problem)]))
+        })
+    }
+
+    /// The plugin that a policy's name stands for now.
+    pub(crate) fn plugin(&self, policy: &str) -> Option<&Arc<Plugin>> {
+        let index = self
+            .config
             .policies
             .iter()
-            .map(|settings| {
-                Plugin::load(engine, settings).unwrap_or_else(|error| {
-                    errors.push(PolicyError::new(&settings.name, None, &error));
-                    None
-                })
+            .position(|settings| settings.name == policy)?;
+        self.plugins.get(index)?.as_ref()
+    }
+
+    fn balancer(&self, upstream: &str) -> Option<&Arc<Balancer>> {
+        self.balancers.get(*self.by_name.get(upstream)?)
+    }
+}
+
+/// Loads the policies, tries each on the upstreams that use it, and puts everything together.
+fn assemble(
+    config: Config,
+    upstreams: Vec<Arc<Upstream>>,
+    ground: &Ground,
+) -> Result<Snapshot, BuildError> {
+    let mut errors = Vec::new();
+    let plugins: Vec<Option<Arc<Plugin>>> = config
+        .policies
+        .iter()
+        .map(|settings| {
+            load(settings, ground).unwrap_or_else(|error| {
+                errors.push(PolicyError::new(&settings.name, None, &error));
+                None
             })
-            .collect();
-        let mut balancers = Vec::with_capacity(upstreams.len());
-        for upstream in upstreams {
-            let index = upstream.settings.policy;
-            let plugin = plugins.get(index).cloned().flatten();
-            let on_failure = config
-                .policies
-                .get(index)
-                .map_or(OnFailure::Fallback, |policy| policy.on_failure);
-            if let Some(plugin) = &plugin
-                && let Err(error) = plugin.probe(&upstream)
-            {
-                let name = upstream.settings.name.clone();
-                errors.push(PolicyError::new(&plugin.name, Some(name), &error));
-            }
-            balancers.push(Arc::new(Balancer::new(upstream, plugin, on_failure)));
-        }
-        if !errors.is_empty() {
-            return Err(BuildError::Policies(errors));
-        }
-        Ok(Snapshot {
-            routes: RouteTable::new(&config.routes),
-            balancers,
-            config,
         })
+        .collect();
+    let previous = ground.previous.as_deref();
+    let mut balancers = Vec::with_capacity(upstreams.len());
+    for upstream in upstreams {
+        let index = upstream.settings.policy;
+        let plugin = plugins.get(index).cloned().flatten();
+        let on_failure = config
+            .policies
+            .get(index)
+            .map_or(OnFailure::Fallback, |policy| policy.on_failure);
+        let name = upstream.settings.name.clone();
+        let next = Balancer::new(upstream, plugin, on_failure, ground.alarm.clone());
+        if let Some(same) = previous.and_then(|previous| previous.balancer(&name))
+            && same.is_like(&next)
+        {
+            balancers.push(same.clone());
+            continue;
+        }
+        if let Some(plugin) = &next.plugin
+            && let Err(error) = plugin.probe(&next.upstream)
+        {
+            errors.push(PolicyError::new(&plugin.name, Some(name), &error));
+        }
+        balancers.push(Arc::new(next));
+    }
+    if !errors.is_empty() {
+        return Err(BuildError::Policies(errors));
+    }
+    let names = config
+        .upstreams
+        .iter()
+        .map(|upstream| upstream.name.clone());
+    Ok(Snapshot {
+        generation: previous.map_or(1, |previous| previous.generation + 1),
+        routes: RouteTable::new(&config.routes),
+        by_name: names.zip(0..).collect(),
+        balancers,
+        plugins,
+        config,
+    })
+}
+
+fn load(settings: &config::Policy, ground: &Ground) -> Result<Option<Arc<Plugin>>, LoadError> {
+    let previous = ground.previous.as_deref();
+    let previous = previous.and_then(|previous| previous.plugin(&settings.name));
+    match ground.choices.get(&settings.name) {
+        Some(Choice::Rotation) => Ok(None),
+        Some(Choice::Earlier(plugin)) => Ok(Some(plugin.clone())),
+        Some(Choice::Pushed(bytes)) => {
+            Plugin::load(&ground.engine, settings, Some(bytes), previous)
+        }
+        None => Plugin::load(&ground.engine, settings, None, previous),
     }
 }
 
 impl PolicyError {
+    /// Something that should not be possible.
+    fn breakdown(problem: String) -> PolicyError {
+        PolicyError {
+            policy: String::new(),
+            upstream: None,
+            problem,
+            remedy: "please report it, with the policy's file".to_owned(),
+            key: "file",
+        }
+    }
+
     fn new(policy: &str, upstream: Option<String>, error: &LoadError) -> PolicyError {
         PolicyError {
             policy: policy.to_owned(),
@@ -149,7 +259,14 @@ impl PolicyError {
     }
 }
 
-async fn resolve(settings: &config::Upstream) -> Result<Upstream, BuildError> {
+/// An upstream with the addresses of its backends; the one that is in force where nothing has changed.
+async fn resolve(
+    settings: &config::Upstream,
+    previous: Option<&Snapshot>,
+) -> Result<Arc<Upstream>, BuildError> {
+    let previous = previous
+        .and_then(|previous| previous.balancer(&settings.name))
+        .map(|balancer| &balancer.upstream);
     let mut backends = Vec::with_capacity(settings.servers.len());
     for server in &settings.servers {
         let addresses = lookup(&server.address)
@@ -159,9 +276,18 @@ async fn resolve(settings: &config::Upstream) -> Result<Upstream, BuildError> {
                 address: server.address.clone(),
                 error,
             })?;
-        backends.push(Arc::new(Backend::new(server.clone(), addresses)));
+        let known = previous.and_then(|previous| previous.backend_at(&server.address));
+        backends.push(match known {
+            Some(same) if same.settings == *server && same.addresses == addresses => same.clone(),
+            Some(known) => Arc::new(known.successor(server.clone(), addresses)),
+            None => Arc::new(Backend::new(server.clone(), addresses)),
+        });
     }
-    Ok(Upstream::new(settings.clone(), backends))
+    Ok(match previous {
+        Some(same) if same.is_like(settings, &backends) => same.clone(),
+        Some(previous) => Arc::new(previous.successor(settings.clone(), backends)),
+        None => Arc::new(Upstream::new(settings.clone(), backends)),
+    })
 }
 
 async fn lookup(address: &str) -> std::io::Result<Vec<SocketAddr>> {

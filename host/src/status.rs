@@ -1,17 +1,27 @@
-//! What a server is doing, as plain data: for the demo's table, for `check`, for tests.
+//! What a server is doing, as plain data: for `waypost status`, the demo's table, `check` and tests.
+//!
+//! As JSON, the names of the fields are those of the structures; what has a unit says so in its name.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::config::ServerState;
 use crate::snapshot::Snapshot;
 use crate::upstream::BackendId;
 
+mod json;
+pub(crate) mod text;
+
 /// A server at one moment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Status {
+    #[serde(rename = "uptime_seconds", serialize_with = "json::seconds")]
     pub uptime: Duration,
+    /// Of the configuration in force: goes up by one with each change.
+    pub generation: u64,
     pub listeners: Vec<SocketAddr>,
     pub shards: usize,
     /// Shards that died and were replaced since the start.
@@ -24,7 +34,7 @@ pub struct Status {
 }
 
 /// An upstream and the policy that balances it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct UpstreamStatus {
     pub name: String,
     pub policy: PolicyStatus,
@@ -32,16 +42,36 @@ pub struct UpstreamStatus {
 }
 
 /// A policy, and what its calls cost.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct PolicyStatus {
     /// What the configuration calls it.
     pub name: String,
     /// What it says of itself; `None` for `rotation`, which is no plugin.
     pub plugin: Option<PluginStatus>,
+    /// The last time other code took its place.
+    pub last_swap: Option<SwapStatus>,
+    /// The version that was taken out because it kept failing, and why.
+    pub quarantine: Option<String>,
+}
+
+/// A replacement of a policy's code.
+#[derive(Clone, Debug, Serialize)]
+pub struct SwapStatus {
+    /// Replacements since the start, this one included.
+    pub count: u64,
+    /// From the beginning until the code was compiled and tried.
+    #[serde(rename = "built_seconds", serialize_with = "json::seconds")]
+    pub built: Duration,
+    /// From the beginning until every shard had it.
+    #[serde(rename = "active_seconds", serialize_with = "json::seconds")]
+    pub active: Duration,
+    /// Instances that took over their predecessor's state, and those that could not.
+    pub handed_over: u64,
+    pub cold: u64,
 }
 
 /// A policy that is a WebAssembly plugin.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct PluginStatus {
     pub name: String,
     pub version: String,
@@ -52,16 +82,19 @@ pub struct PluginStatus {
     pub calls: u64,
     pub failures: u64,
     /// Mean time of a pick with everything around it, from one in 64.
+    #[serde(rename = "mean_call_us", serialize_with = "json::optional_us")]
     pub mean_call: Option<Duration>,
 }
 
 /// A backend and its numbers over all shards.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct BackendStatus {
+    #[serde(serialize_with = "json::id")]
     pub id: BackendId,
     pub name: String,
     pub address: String,
     pub weight: u32,
+    #[serde(serialize_with = "json::state")]
     pub state: ServerState,
     pub in_flight: u32,
     /// Attempts made on it.
@@ -69,7 +102,10 @@ pub struct BackendStatus {
     /// Attempts without a response.
     pub failures: u64,
     /// Median and 99th percentile of the time to the response head; `None` before the first response.
+    #[serde(rename = "latency_us", serialize_with = "json::latency")]
     pub latency: Option<[Duration; 2]>,
+    /// What was said of it since the start, in place of what is configured.
+    pub overridden: Option<String>,
 }
 
 impl fmt::Display for PolicyStatus {
@@ -108,6 +144,8 @@ impl Status {
                         failures: plugin.stats.failures(),
                         mean_call: plugin.stats.mean_call(),
                     }),
+                    last_swap: None,
+                    quarantine: None,
                 },
                 backends: balancer
                     .upstream
@@ -123,11 +161,13 @@ impl Status {
                         picks: backend.live.picks(),
                         failures: backend.live.failures(),
                         latency: backend.live.latency.quantiles([0.5, 0.99]),
+                        overridden: None,
                     })
                     .collect(),
             })
             .collect();
         Status {
+            generation: snapshot.generation,
             upstreams,
             ..Status::default()
         }

@@ -36,6 +36,8 @@ impl BackendId {
 /// The backends that serve one name.
 #[derive(Debug)]
 pub(crate) struct Upstream {
+    /// Tells this set of backends from every other, before and after.
+    pub(crate) edition: u64,
     pub(crate) settings: config::Upstream,
     /// In the order of the configuration.
     pub(crate) backends: Vec<Arc<Backend>>,
@@ -111,16 +113,36 @@ pub(crate) struct Outcome {
 
 impl Upstream {
     pub(crate) fn new(settings: config::Upstream, backends: Vec<Arc<Backend>>) -> Upstream {
+        Upstream::with_shared(settings, backends, Arc::default())
+    }
+
+    /// The upstream after a change of its configuration. Backends that stay have their successors in `backends`;
+    /// tickets and counters go on.
+    pub(crate) fn successor(
+        &self,
+        settings: config::Upstream,
+        backends: Vec<Arc<Backend>>,
+    ) -> Upstream {
+        Upstream::with_shared(settings, backends, self.shared.clone())
+    }
+
+    fn with_shared(
+        settings: config::Upstream,
+        backends: Vec<Arc<Backend>>,
+        shared: Arc<Shared>,
+    ) -> Upstream {
+        static EDITIONS: AtomicU64 = AtomicU64::new(1);
         let by_id = backends
             .iter()
             .enumerate()
             .map(|(index, backend)| (backend.id, index))
             .collect();
         Upstream {
+            edition: EDITIONS.fetch_add(1, Ordering::Relaxed),
             settings,
             backends,
             by_id,
-            shared: Arc::default(),
+            shared,
         }
     }
 
@@ -147,6 +169,22 @@ impl Upstream {
 
     pub(crate) fn backend(&self, id: BackendId) -> Option<&Arc<Backend>> {
         self.backends.get(*self.by_id.get(&id)?)
+    }
+
+    pub(crate) fn backend_at(&self, address: &str) -> Option<&Arc<Backend>> {
+        let mut backends = self.backends.iter();
+        backends.find(|backend| backend.settings.address == address)
+    }
+
+    /// Whether it has these settings and exactly these backends.
+    pub(crate) fn is_like(&self, settings: &config::Upstream, backends: &[Arc<Backend>]) -> bool {
+        self.settings == *settings
+            && self.backends.len() == backends.len()
+            && self
+                .backends
+                .iter()
+                .zip(backends)
+                .all(|(one, two)| Arc::ptr_eq(one, two))
     }
 
     /// Takes note of a failed attempt; the backend may be down from here on.
@@ -233,6 +271,20 @@ impl Backend {
             settings,
             addresses,
             live: Arc::default(),
+        }
+    }
+
+    /// The backend after a change of its configuration: the same name, numbers and pooled connections.
+    pub(crate) fn successor(
+        &self,
+        settings: config::Server,
+        addresses: Vec<SocketAddr>,
+    ) -> Backend {
+        Backend {
+            id: self.id,
+            settings,
+            addresses,
+            live: self.live.clone(),
         }
     }
 

@@ -75,6 +75,8 @@ upstream = \"app\"
             policy: PolicyStatus {
                 name: policy.to_owned(),
                 plugin,
+                last_swap: None,
+                quarantine: None,
             },
             backends: Vec::new(),
         };

@@ -3,9 +3,11 @@
 use std::any::Any;
 use std::env;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use super::loaded::Loaded;
+use crate::admin::AdminError;
 use crate::config::{Config, ConfigError, Finding, PolicySource, Step};
 use crate::server::{StartError, listen_remedy};
 use crate::snapshot::{BuildError, PolicyError};
@@ -21,15 +23,22 @@ const CONFIG: u8 = 78;
 #[derive(Debug)]
 pub(crate) struct Failure {
     status: u8,
-    /// Whatever it is about: all errors look alike.
-    shown: ConfigError,
+    shown: Shown,
+}
+
+/// Whatever it is about: all errors look alike.
+#[derive(Debug)]
+enum Shown {
+    Mistakes(ConfigError),
+    /// Drawn by the server that was asked.
+    Drawn(String),
 }
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Failure {
         Failure {
             status: CONFIG,
-            shown: error,
+            shown: Shown::Mistakes(error),
         }
     }
 }
@@ -54,10 +63,47 @@ impl Failure {
             StartError::Build(_) => CONFIG,
             StartError::Listen { .. } | StartError::System(_) => RUNTIME,
         };
-        let findings = findings(error, &loaded.config);
+        let explained = explain(error, loaded.file.as_deref(), Some(&loaded.config));
         Failure {
             status,
-            shown: ConfigError::from_findings(loaded.file.as_deref(), findings),
+            shown: Shown::Mistakes(explained),
+        }
+    }
+
+    /// The admin socket cannot be opened, or could not.
+    pub(super) fn admin(error: &AdminError, loaded: &Loaded) -> Failure {
+        let (status, help, key) = match error {
+            AdminError::Token(error) => {
+                let place = ["tcp", "token_file"];
+                (CONFIG, Some(error.remedy.clone()), place.as_slice())
+            }
+            AdminError::Listen { error, .. } => {
+                let help = listen_remedy(error).map(str::to_owned);
+                (RUNTIME, help, ["tcp", "address"].as_slice())
+            }
+            AdminError::Socket { remedy, .. } => {
+                let help = remedy.map(str::to_owned);
+                (RUNTIME, help, ["socket"].as_slice())
+            }
+        };
+        let place = ["admin"].iter().chain(key).map(|key| (*key).into());
+        let finding = Finding {
+            title: error.to_string(),
+            help,
+            place: place.collect(),
+        };
+        let shown = ConfigError::from_findings(loaded.file.as_deref(), vec![finding]);
+        Failure {
+            status,
+            shown: Shown::Mistakes(shown),
+        }
+    }
+
+    /// A server has refused a configuration or a policy, and said all there is to say.
+    pub(super) fn refused(drawn: String) -> Failure {
+        Failure {
+            status: CONFIG,
+            shown: Shown::Drawn(drawn),
         }
     }
 
@@ -78,16 +124,21 @@ impl Failure {
             help: help.map(str::to_owned),
             place: Vec::new(),
         };
+        let shown = ConfigError::from_findings(None, vec![finding]);
         Failure {
             status,
-            shown: ConfigError::from_findings(None, vec![finding]),
+            shown: Shown::Mistakes(shown),
         }
     }
 
     /// Says what is wrong and returns the exit status.
     pub(super) fn report(self) -> ExitCode {
         // A closed standard error leaves the exit status to tell it.
-        let _ = writeln!(io::stderr(), "{}", self.shown.render(colored()));
+        let text = match self.shown {
+            Shown::Mistakes(error) => error.render(colored()),
+            Shown::Drawn(text) => text,
+        };
+        let _ = writeln!(io::stderr(), "{text}");
         ExitCode::from(self.status)
     }
 }
@@ -95,6 +146,19 @@ impl Failure {
 /// Whether standard error is a terminal whose user has nothing against colour.
 pub(super) fn colored() -> bool {
     io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// What is wrong, drawn into the file that the configuration was read from. Without a configuration, without a place.
+pub(crate) fn explain(
+    error: &StartError,
+    file: Option<&Path>,
+    config: Option<&Config>,
+) -> ConfigError {
+    let findings = match config {
+        Some(config) => findings(error, config),
+        None => findings(error, &Config::default()),
+    };
+    ConfigError::from_findings(file, findings)
 }
 
 /// What is wrong, and where in the configuration it stands.
@@ -199,9 +263,16 @@ mod tests {
         Loaded::from_arguments(":8080", &to, Some("a/sticky.wasm")).unwrap()
     }
 
+    fn shown(failure: &Failure) -> String {
+        match &failure.shown {
+            Shown::Mistakes(error) => error.to_string(),
+            Shown::Drawn(text) => text.clone(),
+        }
+    }
+
     fn ending(error: StartError) -> (u8, String) {
         let failure = Failure::start(&error, &loaded());
-        (failure.status, failure.shown.to_string())
+        (failure.status, shown(&failure))
     }
 
     #[test]

@@ -44,6 +44,12 @@ pub const WEIGHT: u32 = 1;
 
 /// `[policy.NAME] deadline`: some thousand times what a pick takes, and still short beside a request.
 pub const DEADLINE: Duration = Duration::from_millis(5);
+/// `[policy.NAME.quarantine] failures`
+pub const QUARANTINE_FAILURES: u32 = 5;
+/// `[policy.NAME.quarantine] window`
+pub const QUARANTINE_WINDOW: Duration = Duration::from_secs(10);
+/// `[policy.NAME.quarantine] retry`
+pub const QUARANTINE_RETRY: Duration = Duration::from_secs(10);
 /// `[policy.NAME] memory`, bytes.
 pub const MEMORY: usize = 16 * 1024 * 1024;
 

@@ -14,9 +14,11 @@ use super::diagnostic::{Complaint, Mistake, code};
 use super::fields::{Fields, Mistakes, Value};
 use super::values::{duration, integer, memory_size, size, string};
 use super::{
-    Config, ConfigError, Forwarded, Limits, Listener, Network, Timeouts, address, defaults, units,
+    Admin, Config, ConfigError, Forwarded, Limits, Listener, Network, Timeouts, address, defaults,
+    units,
 };
 
+mod admin;
 mod policies;
 mod routes;
 mod syntax;
@@ -31,23 +33,33 @@ const MIB: usize = 1024 * KIB;
 /// What a timeout may be. One of zero would end everything at once.
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=units::DURATION_MAX;
 
-/// Reads the content of a file.
-pub(super) fn read_bytes(file: &Path, bytes: Vec<u8>) -> Result<Config, ConfigError> {
-    match String::from_utf8(bytes) {
-        Ok(text) => read(file, &text),
-        Err(error) => {
-            let place = error.utf8_error().valid_up_to();
-            let mistake = Mistake::new("this file is not text in UTF-8")
-                .at(place..place + 1, "this byte has no meaning in UTF-8")
-                .help("save it as UTF-8");
-            let text = String::from_utf8_lossy(error.as_bytes());
-            Err(ConfigError::new(Some(name_of(file)), text, vec![mistake]))
-        }
-    }
+/// The content of a file as text.
+pub(super) fn text_of(file: &Path, bytes: Vec<u8>) -> Result<String, ConfigError> {
+    String::from_utf8(bytes).map_err(|error| {
+        let place = error.utf8_error().valid_up_to();
+        let mistake = Mistake::new("this file is not text in UTF-8")
+            .at(place..place + 1, "this byte has no meaning in UTF-8")
+            .help("save it as UTF-8");
+        let text = String::from_utf8_lossy(error.as_bytes());
+        ConfigError::new(Some(name_of(file)), text, vec![mistake])
+    })
 }
 
 /// Reads a document. `file` is named in messages, and paths in the document are relative to its directory.
 pub(super) fn read(file: &Path, text: &str) -> Result<Config, ConfigError> {
+    read_with(file, text, read_here)
+}
+
+/// Reads the `[admin]` of a document, whatever is wrong with the rest.
+pub(super) fn read_admin(file: &Path, text: &str) -> Result<Admin, ConfigError> {
+    read_with(file, text, read_admin_here)
+}
+
+fn read_with<T: Send>(
+    file: &Path,
+    text: &str,
+    reader: fn(&Path, &str) -> Result<T, Vec<Mistake>>,
+) -> Result<T, ConfigError> {
     // A byte order mark says nothing in UTF-8, and would shift the first line.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.len() > FILE_MAX {
@@ -55,11 +67,11 @@ pub(super) fn read(file: &Path, text: &str) -> Result<Config, ConfigError> {
     }
     let refused = |mistakes| ConfigError::new(Some(name_of(file)), text, mistakes);
     let read = thread::scope(|scope| {
-        let reader = thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("config".to_owned())
             .stack_size(READER_STACK);
-        let reader = reader.spawn_scoped(scope, || read_here(file, text));
-        reader.map(|reader| reader.join())
+        let thread = thread.spawn_scoped(scope, || reader(file, text));
+        thread.map(|thread| thread.join())
     });
     match read {
         Ok(Ok(read)) => read.map_err(refused),
@@ -84,14 +96,38 @@ fn read_here(file: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
     let (document, syntax_errors) = DeTable::parse_recoverable(&readable.text);
     let syntax_errors = readable.errors.into_iter().chain(syntax_errors);
     let mistakes = Mistakes::default();
-    let directory = file.parent().unwrap_or(Path::new(""));
-    let config = document_config(document.get_ref(), directory, &mistakes);
+    let config = document_config(document.get_ref(), directory_of(file), &mistakes);
     let mistakes = syntax::merge(syntax_errors, mistakes.into_list(), text);
     if mistakes.is_empty() {
         Ok(config)
     } else {
         Err(mistakes)
     }
+}
+
+fn read_admin_here(file: &Path, text: &str) -> Result<Admin, Vec<Mistake>> {
+    let readable = syntax::blank_broken_lines(text);
+    let (document, syntax_errors) = DeTable::parse_recoverable(&readable.text);
+    let mistakes = Mistakes::default();
+    let mut fields = Fields::document(document.get_ref(), &mistakes);
+    let admin = admin::read(fields.section("admin", "[admin]"), directory_of(file), &[]);
+    let mistakes = mistakes.into_list();
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
+    // What is not there may be on a line that makes no sense.
+    let syntax_errors = readable.errors.into_iter().chain(syntax_errors);
+    let lost = syntax::merge(syntax_errors, Vec::new(), text);
+    if lost.is_empty() || admin != Admin::default() {
+        Ok(admin)
+    } else {
+        Err(lost)
+    }
+}
+
+/// What relative paths in a file are relative to.
+fn directory_of(file: &Path) -> &Path {
+    file.parent().unwrap_or(Path::new(""))
 }
 
 /// A file of more than [`FILE_MAX`] bytes.
@@ -126,14 +162,17 @@ pub(super) fn document_config<'t>(
     let timeouts = fields.section("timeouts", "[timeouts]");
     let limits = fields.section("limits", "[limits]");
     let shutdown = fields.section("shutdown", "[shutdown]");
+    let admin = fields.section("admin", "[admin]");
     fields.finish();
 
     // Whatever is referred to comes before what refers to it; the file may have any order.
     let mut policies = Policies::read(policies, directory, mistakes);
     let upstreams = upstreams::read(upstreams, &mut policies);
+    let listeners = read_listeners(listeners, mistakes);
     Config {
         shards,
-        listeners: read_listeners(listeners, mistakes),
+        admin: admin::read(admin, directory, &listeners),
+        listeners,
         routes: routes::read(routes, &upstreams, mistakes),
         upstreams,
         policies: policies.into_list(),

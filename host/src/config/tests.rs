@@ -157,7 +157,7 @@ fn reference_has_every_key() {
         "not in config/reference.toml: {missing:?}"
     );
     let kinds: BTreeSet<_> = asked.keys().map(|(kind, _)| *kind).collect();
-    assert_eq!(kinds.len(), 11, "{kinds:?}");
+    assert_eq!(kinds.len(), 14, "{kinds:?}");
 }
 
 #[test]
@@ -275,6 +275,38 @@ fn policy_files_are_relative_to_the_configuration() {
         config.policies[0].source,
         PolicySource::File("/etc/waypost/plugins/mine.wasm".into())
     );
+}
+
+#[test]
+fn admin_is_found_whatever_is_wrong_elsewhere() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("waypost.toml");
+    let load = |text: &str| {
+        fs::write(&file, text).unwrap();
+        Admin::load(&file)
+    };
+    let socket = |name: &str| Admin {
+        socket: Some(directory.path().join(name)),
+        tcp: None,
+    };
+    assert_eq!(load(MINIMAL).unwrap(), Admin::default());
+    let text = "[admin]\nsocket = 'a.sock'\n";
+    assert_eq!(load(text).unwrap(), socket("a.sock"));
+    let broken = format!("no sense\n[[listen]]\naddress = \n{text}[route\n");
+    assert_eq!(load(&broken).unwrap(), socket("a.sock"));
+
+    let shown = load("[admin\nsocket = 'a.sock'\n").unwrap_err().to_string();
+    assert!(shown.contains("waypost.toml:1:"), "{shown}");
+    let shown = load("[admin]\nsocket = 1\n").unwrap_err().to_string();
+    assert!(shown.contains("`socket` must be a string"), "{shown}");
+
+    let text = format!("{MINIMAL}[admin.tcp]\naddress = '[::1]:9000'\ntoken_file = '/etc/token'\n");
+    let expected = AdminTcp {
+        address: "[::1]:9000".parse().unwrap(),
+        token_file: "/etc/token".into(),
+    };
+    assert_eq!(load(&text).unwrap().tcp, Some(expected.clone()));
+    assert_eq!(parse(&text).unwrap().admin.tcp, Some(expected));
 }
 
 #[test]

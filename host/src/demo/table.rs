@@ -1,9 +1,9 @@
 //! A server's status as a table for people.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use crate::config::ServerState;
+use crate::status::text::{calls, latency};
 use crate::status::{BackendStatus, PolicyStatus, Status, UpstreamStatus};
 
 /// Characters of a name that are shown.
@@ -57,10 +57,7 @@ fn row(backend: &BackendStatus, total: u64) -> [String; 7] {
     } else {
         format!("{:.1} %", backend.picks as f64 * 100.0 / total as f64)
     };
-    let [p50, p99] = match backend.latency {
-        Some(latency) => latency.map(time),
-        None => ["-".to_owned(), "-".to_owned()],
-    };
+    let [p50, p99] = latency(backend);
     [
         name,
         backend.picks.to_string(),
@@ -76,35 +73,13 @@ fn policy_line(policy: &PolicyStatus) -> String {
     let Some(plugin) = &policy.plugin else {
         return format!("  policy {policy}: the host's own, no plugin\n");
     };
-    let cost = match plugin.mean_call {
-        Some(mean) => format!("{} each", time(mean)),
-        None => "none timed yet".to_owned(),
-    };
-    format!(
-        "  policy {policy}: {} calls, {cost}, {} failures\n",
-        plugin.calls, plugin.failures
-    )
-}
-
-/// Three digits and a unit.
-fn time(duration: Duration) -> String {
-    let ns = duration.as_nanos();
-    let (value, unit) = match ns {
-        0..10_000 => return format!("{ns} ns"),
-        10_000..1_000_000 => (ns as f64 / 1e3, "us"),
-        1_000_000..1_000_000_000 => (ns as f64 / 1e6, "ms"),
-        _ => (ns as f64 / 1e9, "s"),
-    };
-    let digits = match value {
-        ..9.995 => 2,
-        ..99.95 => 1,
-        _ => 0,
-    };
-    format!("{value:.digits$} {unit}")
+    format!("  policy {policy}: {}\n", calls(plugin))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::BackendId;
     use crate::status::PluginStatus;
@@ -120,6 +95,7 @@ mod tests {
             picks,
             failures: 0,
             latency: latency_us.map(|us| us.map(Duration::from_micros)),
+            overridden: None,
         }
     }
 
@@ -130,6 +106,8 @@ mod tests {
                 policy: PolicyStatus {
                     name: policy.to_owned(),
                     plugin,
+                    last_swap: None,
+                    quarantine: None,
                 },
                 backends,
             }],
@@ -186,20 +164,5 @@ mod tests {
         );
         let shown = render(&status("rotation", None, backends));
         assert!(shown.ends_with("  policy rotation: the host's own, no plugin\n"));
-    }
-
-    #[test]
-    fn times_have_three_digits() {
-        for (ns, shown) in [
-            (0, "0 ns"),
-            (9_999, "9999 ns"),
-            (10_000, "10.0 us"),
-            (999_900, "1000 us"),
-            (1_234_000, "1.23 ms"),
-            (99_960_000, "100 ms"),
-            (1_500_000_000, "1.50 s"),
-        ] {
-            assert_eq!(time(Duration::from_nanos(ns)), shown);
-        }
     }
 }

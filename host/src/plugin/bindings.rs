@@ -20,6 +20,10 @@ mod generated {
         wasmtime::component::bindgen!({ world: "outcomes-hook", path: "../plugin-sdk/wit" });
     }
 
+    pub(super) mod state {
+        wasmtime::component::bindgen!({ world: "state-hook", path: "../plugin-sdk/wit" });
+    }
+
     pub(super) mod responses {
         wasmtime::component::bindgen!({ world: "responses-hook", path: "../plugin-sdk/wit" });
     }
@@ -34,3 +38,4 @@ pub(super) use self::generated::policy::waypost::policy::{
 };
 pub(super) use self::generated::policy::{Policy, PolicyIndices};
 pub(super) use self::generated::responses::{ResponsesHook, ResponsesHookIndices};
+pub(super) use self::generated::state::{StateHook, StateHookIndices};

@@ -7,7 +7,8 @@ use std::time::Duration;
 use http::StatusCode;
 use wasmtime::{Store, Trap};
 
-use super::bindings::{self, OutcomesHook, ResponsesHook, types};
+use super::bindings::{self, types};
+use super::loader::Exports;
 use super::state::{Call, Guest, one_line};
 use super::{Plugin, deadline};
 use crate::config::ServerState;
@@ -20,9 +21,7 @@ pub(super) const SET_UP_DEADLINE: Duration = Duration::from_millis(100);
 /// An instance, configured and ready for `update`.
 pub(crate) struct Instance {
     store: Store<Guest>,
-    policy: bindings::Policy,
-    outcomes: Option<OutcomesHook>,
-    responses: Option<ResponsesHook>,
+    exports: Exports,
     plugin: Arc<Plugin>,
     /// The backends that the guest was last told are up, in ascending order.
     up: Vec<BackendId>,
@@ -44,11 +43,12 @@ impl Instance {
         store.limiter(|guest| &mut guest.limits);
         deadline::watch(&mut store);
         deadline::arm(&mut store, SET_UP_DEADLINE);
-        let (policy, outcomes, responses) = plugin
+        let exports = plugin
             .code
             .instantiate(&mut store)
             .map_err(|error| failure(&error, store.data_mut()))?;
-        let configured = policy
+        let configured = exports
+            .policy
             .waypost_policy_balance()
             .call_configure(&mut store, &plugin.config);
         match configured.map_err(|error| failure(&error, store.data_mut()))? {
@@ -57,9 +57,7 @@ impl Instance {
         }
         Ok(Instance {
             store,
-            policy,
-            outcomes,
-            responses,
+            exports,
             plugin,
             up: Vec::new(),
         })
@@ -93,7 +91,7 @@ impl Instance {
 }
 
 impl Policy for Instance {
-    fn update(&mut self, upstream: &Upstream) -> Result<(), PolicyFailure> {
+    fn update(&mut self, upstream: &Arc<Upstream>) -> Result<(), PolicyFailure> {
         let backends: Vec<types::Backend> = upstream
             .backends
             .iter()
@@ -105,8 +103,10 @@ impl Policy for Instance {
             .map(|backend| BackendId(backend.id))
             .collect();
         self.up.sort_unstable();
+        self.store.data_mut().upstream = Some(upstream.clone());
         deadline::arm(&mut self.store, SET_UP_DEADLINE);
-        self.policy
+        self.exports
+            .policy
             .waypost_policy_balance()
             .call_update(&mut self.store, &backends)
             .map_err(|error| failure(&error, self.store.data_mut()))
@@ -117,10 +117,11 @@ impl Policy for Instance {
         let (attempt, ticket) = (exchange.attempt, exchange.ticket);
         self.store.data_mut().begin(Call::Pick(exchange));
         deadline::arm(&mut self.store, self.plugin.settings.limits.deadline);
-        let answer =
-            self.policy
-                .waypost_policy_balance()
-                .call_pick(&mut self.store, attempt, ticket);
+        let answer = self.exports.policy.waypost_policy_balance().call_pick(
+            &mut self.store,
+            attempt,
+            ticket,
+        );
         let Call::Pick(exchange) = self.store.data_mut().end() else {
             unreachable!("a call ends as what it began as: pick {ticket}, attempt {attempt}")
         };
@@ -131,12 +132,36 @@ impl Policy for Instance {
         (exchange, verdict)
     }
 
+    fn save(&mut self) -> Result<Option<Vec<u8>>, PolicyFailure> {
+        let Some(hook) = &self.exports.state else {
+            return Ok(None);
+        };
+        deadline::arm(&mut self.store, self.plugin.settings.limits.deadline);
+        let saved = hook.waypost_policy_state().call_save(&mut self.store);
+        saved
+            .map(Some)
+            .map_err(|error| failure(&error, self.store.data_mut()))
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<Result<(), String>, PolicyFailure> {
+        let Some(hook) = &self.exports.state else {
+            return Ok(Err("it has no `state` hook".to_owned()));
+        };
+        deadline::arm(&mut self.store, self.plugin.settings.limits.deadline);
+        let restored = hook
+            .waypost_policy_state()
+            .call_restore(&mut self.store, state);
+        restored
+            .map(|answer| answer.map_err(|reason| one_line(&reason)))
+            .map_err(|error| failure(&error, self.store.data_mut()))
+    }
+
     fn wants_outcomes(&self) -> bool {
-        self.outcomes.is_some()
+        self.exports.outcomes.is_some()
     }
 
     fn observe(&mut self, outcomes: &[Outcome]) -> Result<(), PolicyFailure> {
-        let Some(hook) = &self.outcomes else {
+        let Some(hook) = &self.exports.outcomes else {
             return Ok(());
         };
         let outcomes: Vec<bindings::Outcome> =
@@ -148,11 +173,11 @@ impl Policy for Instance {
     }
 
     fn wants_responses(&self) -> bool {
-        self.responses.is_some()
+        self.exports.responses.is_some()
     }
 
     fn respond(&mut self, backend: BackendId, reply: Reply) -> (Reply, Result<(), PolicyFailure>) {
-        let Some(hook) = &self.responses else {
+        let Some(hook) = &self.exports.responses else {
             return (reply, Ok(()));
         };
         self.store.data_mut().begin(Call::Respond(reply));

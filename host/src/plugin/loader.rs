@@ -13,7 +13,9 @@ use wit_component::ComponentEncoder;
 
 use super::bindings::{
     OutcomesHook, OutcomesHookIndices, Policy, PolicyIndices, ResponsesHook, ResponsesHookIndices,
+    StateHook, StateHookIndices,
 };
+use super::quarantine::Record;
 use super::state::{self, Guest};
 use super::{About, Engine, Plugin, Stats, deadline};
 use crate::config::{self, PolicySource};
@@ -34,6 +36,8 @@ const EXPORTS: [&str; 2] = ["about", "balance"];
 pub(crate) enum Source {
     Embedded(&'static str),
     File(PathBuf),
+    /// Over the admin socket.
+    Pushed,
 }
 
 /// Compiled code and what it takes to make instances of it.
@@ -43,6 +47,15 @@ pub(crate) struct Code {
     policy: PolicyIndices,
     outcomes: Option<OutcomesHookIndices>,
     responses: Option<ResponsesHookIndices>,
+    state: Option<StateHookIndices>,
+}
+
+/// What an instance can be asked: its policy, and the hooks that it has.
+pub(super) struct Exports {
+    pub(super) policy: Policy,
+    pub(super) outcomes: Option<OutcomesHook>,
+    pub(super) responses: Option<ResponsesHook>,
+    pub(super) state: Option<StateHook>,
 }
 
 /// Why a policy does not load: the stage, what is wrong, and what to do about it.
@@ -83,6 +96,7 @@ impl fmt::Display for Source {
         match self {
             Source::Embedded(name) => write!(f, "built-in policy {name}"),
             Source::File(path) => write!(f, "{}", path.display()),
+            Source::Pushed => f.write_str("pushed policy"),
         }
     }
 }
@@ -97,7 +111,8 @@ impl Problem {
 }
 
 impl Plugin {
-    /// Loads what `settings` name. `None` for `rotation`, which is no plugin.
+    /// Loads what `settings` name, or the `pushed` code in its place. `None` for `rotation`, which is no plugin.
+    /// Where that is what `previous` is already, `previous` goes on.
     ///
     /// # Errors
     /// Where the file cannot be read, is no policy of this contract, asks for what is not offered, or refuses its
@@ -105,15 +120,23 @@ impl Plugin {
     pub(crate) fn load(
         engine: &Engine,
         settings: &config::Policy,
+        pushed: Option<&[u8]>,
+        previous: Option<&Arc<Plugin>>,
     ) -> Result<Option<Arc<Plugin>>, LoadError> {
-        let source = match &settings.source {
-            PolicySource::Rotation => return Ok(None),
-            PolicySource::BuiltIn(name) => Source::Embedded(name),
-            PolicySource::File(path) => Source::File(path.clone()),
+        let source = match (&settings.source, pushed) {
+            (PolicySource::Rotation, _) => return Ok(None),
+            (_, Some(_)) => Source::Pushed,
+            (PolicySource::BuiltIn(name), None) => Source::Embedded(name),
+            (PolicySource::File(path), None) => Source::File(path.clone()),
         };
-        let loaded = read(&source).and_then(|bytes| Plugin::from_bytes(engine, settings, &bytes));
+        let loaded = read(&source, pushed).and_then(|bytes| {
+            match previous.filter(|previous| previous.is_same(settings, &digest(&bytes))) {
+                Some(previous) => Ok(previous.clone()),
+                None => Plugin::from_bytes(engine, settings, source.clone(), &bytes).map(Arc::new),
+            }
+        });
         match loaded {
-            Ok(plugin) => Ok(Some(Arc::new(plugin))),
+            Ok(plugin) => Ok(Some(plugin)),
             Err(Problem(problem, remedy)) => Err(LoadError {
                 source,
                 problem,
@@ -123,9 +146,20 @@ impl Plugin {
         }
     }
 
+    /// Whether loading these bytes for these settings would only make this plugin again.
+    fn is_same(&self, settings: &config::Policy, digest: &str) -> bool {
+        let mine = &self.settings;
+        self.digest == digest
+            && mine.config == settings.config
+            && mine.limits == settings.limits
+            && mine.quarantine == settings.quarantine
+            && !self.record.is_tripped()
+    }
+
     fn from_bytes(
         engine: &Engine,
         settings: &config::Policy,
+        source: Source,
         bytes: &[u8],
     ) -> Result<Plugin, Problem> {
         let component = componentize(engine, bytes)?;
@@ -144,16 +178,15 @@ impl Plugin {
         })?;
         let code = Code::new(engine, pre)?;
         let about = code.describe(settings)?;
-        let digest = Sha256::digest(bytes)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let digest = digest(bytes);
         let config = settings.config.to_string();
         Ok(Plugin {
             name: settings.name.clone(),
             about,
             digest,
+            source,
             stats: Stats::default(),
+            record: Record::new(settings.quarantine),
             log_limit: Arc::default(),
             code,
             settings: settings.clone(),
@@ -169,7 +202,7 @@ impl Plugin {
         /// Enough to reach what a policy does only for a retry, or when its tables wrap.
         const PICKS: u32 = 200;
         let failed = |problem: String, remedy: &str| LoadError {
-            source: self.source(),
+            source: self.source.clone(),
             problem,
             remedy: remedy.to_owned(),
             refused: false,
@@ -199,14 +232,6 @@ impl Plugin {
         self.stats.reset();
         Ok(())
     }
-
-    fn source(&self) -> Source {
-        match &self.settings.source {
-            PolicySource::BuiltIn(name) => Source::Embedded(name),
-            PolicySource::Rotation => Source::Embedded("rotation"),
-            PolicySource::File(path) => Source::File(path.clone()),
-        }
-    }
 }
 
 impl Code {
@@ -214,6 +239,7 @@ impl Code {
         // An absent hook is no error: the policy does not need it.
         let outcomes = OutcomesHookIndices::new(&pre).ok();
         let responses = ResponsesHookIndices::new(&pre).ok();
+        let state = StateHookIndices::new(&pre).ok();
         let policy = PolicyIndices::new(&pre).map_err(|error| {
             Problem::new(
                 format!("does not have the shape of a policy: {}", chain(&error)),
@@ -226,26 +252,28 @@ impl Code {
             policy,
             outcomes,
             responses,
+            state,
         })
     }
 
-    pub(super) fn instantiate(
-        &self,
-        store: &mut Store<Guest>,
-    ) -> wasmtime::Result<(Policy, Option<OutcomesHook>, Option<ResponsesHook>)> {
+    pub(super) fn instantiate(&self, store: &mut Store<Guest>) -> wasmtime::Result<Exports> {
         let instance = self.pre.instantiate(&mut *store)?;
         let policy = self.policy.load(&mut *store, &instance)?;
-        let outcomes = self
-            .outcomes
-            .as_ref()
-            .map(|hook| hook.load(&mut *store, &instance))
-            .transpose()?;
-        let responses = self
-            .responses
-            .as_ref()
-            .map(|hook| hook.load(&mut *store, &instance))
-            .transpose()?;
-        Ok((policy, outcomes, responses))
+        let outcomes = self.outcomes.as_ref();
+        let responses = self.responses.as_ref();
+        let state = self.state.as_ref();
+        Ok(Exports {
+            policy,
+            outcomes: outcomes
+                .map(|hook| hook.load(&mut *store, &instance))
+                .transpose()?,
+            responses: responses
+                .map(|hook| hook.load(&mut *store, &instance))
+                .transpose()?,
+            state: state
+                .map(|hook| hook.load(&mut *store, &instance))
+                .transpose()?,
+        })
     }
 
     fn describe(&self, settings: &config::Policy) -> Result<About, Problem> {
@@ -254,9 +282,12 @@ impl Code {
         store.limiter(|guest| &mut guest.limits);
         deadline::watch(&mut store);
         deadline::arm(&mut store, super::instance::SET_UP_DEADLINE);
-        let described = self
-            .instantiate(&mut store)
-            .and_then(|(policy, ..)| policy.waypost_policy_about().call_describe(&mut store));
+        let described = self.instantiate(&mut store).and_then(|exports| {
+            exports
+                .policy
+                .waypost_policy_about()
+                .call_describe(&mut store)
+        });
         let info = described.map_err(|error| {
             let failure = super::instance::failure(&error, store.data_mut());
             Problem::new(
@@ -278,8 +309,15 @@ impl Code {
 
 const REBUILD: &str = "build it again with the waypost-plugin crate of this version";
 
-fn read(source: &Source) -> Result<Vec<u8>, Problem> {
+/// What names a policy's bytes: their SHA-256, in hex.
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn read(source: &Source, pushed: Option<&[u8]>) -> Result<Vec<u8>, Problem> {
     match source {
+        Source::Pushed => Ok(pushed.unwrap_or_default().to_vec()),
         Source::Embedded(name) => crate::built_in::policy(name)
             .map(<[u8]>::to_vec)
             .ok_or_else(|| Problem::new("is not in this binary", "choose another policy")),

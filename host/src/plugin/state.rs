@@ -30,7 +30,7 @@ pub(super) struct Guest {
     pub(super) deadline: Deadline,
     policy: String,
     /// `None` while a policy is only asked who it is.
-    upstream: Option<Arc<Upstream>>,
+    pub(super) upstream: Option<Arc<Upstream>>,
     started: Instant,
     random: u64,
     edit_bytes: usize,

@@ -2,11 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+
+use tokio::sync::Notify;
 
 use super::rotation::Rotation;
 use super::{Exchange, Policy, PolicyFailure, Reply, Verdict};
@@ -17,6 +20,8 @@ use crate::upstream::{BackendId, Outcome, Upstream};
 /// Outcomes are handed over in batches of this many, or sooner when the oldest is [`OUTCOME_AGE_MAX`] old.
 const OUTCOME_BATCH: usize = 16;
 const OUTCOME_AGE_MAX: Duration = Duration::from_millis(5);
+/// What one version of a policy may hand to the next.
+const STATE_BYTES_MAX: usize = 1024 * 1024;
 /// More than this many waiting means that nothing is being picked; the newest are dropped.
 const OUTCOMES_MAX: usize = 1024;
 
@@ -28,6 +33,8 @@ pub(crate) struct Balancer {
     pub(crate) plugin: Option<Arc<Plugin>>,
     rotation: Rotation,
     on_failure: OnFailure,
+    /// Rung when a policy has failed too often.
+    alarm: Arc<Notify>,
     complaint: Mutex<Complaint>,
 }
 
@@ -41,10 +48,17 @@ struct Complaint {
 /// One shard's policy for one upstream.
 pub(crate) struct Slot {
     pub(crate) balancer: Arc<Balancer>,
+    seat: Rc<Seat>,
+}
+
+/// An instance and what it knows. A slot's successor takes it over where the policy stays the same, so that the policy
+/// keeps its memory when only backends have changed.
+#[derive(Default)]
+struct Seat {
     /// `None` before the first pick and after a failure: the next pick makes a fresh one.
     policy: RefCell<Option<Box<dyn Policy>>>,
-    /// The membership that the policy was last told.
-    membership: Cell<u64>,
+    /// The edition and the membership that the policy was last told.
+    told: Cell<(u64, u64)>,
     wants_responses: Cell<bool>,
     outcomes: RefCell<Waiting>,
 }
@@ -62,14 +76,27 @@ impl Balancer {
         upstream: Arc<Upstream>,
         plugin: Option<Arc<Plugin>>,
         on_failure: OnFailure,
+        alarm: Arc<Notify>,
     ) -> Balancer {
         Balancer {
             upstream,
             plugin,
             rotation: Rotation::default(),
             on_failure,
+            alarm,
             complaint: Mutex::default(),
         }
+    }
+
+    /// Whether it balances the same backends by the same policy in the same way.
+    pub(crate) fn is_like(&self, other: &Balancer) -> bool {
+        let same_plugin = match (&self.plugin, &other.plugin) {
+            (Some(one), Some(two)) => Arc::ptr_eq(one, two),
+            (one, two) => one.is_none() && two.is_none(),
+        };
+        Arc::ptr_eq(&self.upstream, &other.upstream)
+            && same_plugin
+            && self.on_failure == other.on_failure
     }
 
     /// Counts a failure, and logs it unless one was logged a moment ago.
@@ -77,6 +104,9 @@ impl Balancer {
         /// A policy that fails on every request must not flood the log as well.
         const INTERVAL: Duration = Duration::from_secs(5);
         let total = plugin.stats.note_failure();
+        if plugin.record.note_failure(Instant::now(), failure) {
+            self.alarm.notify_one();
+        }
         let mut complaint = self
             .complaint
             .lock()
@@ -111,11 +141,84 @@ impl Slot {
     pub(crate) fn new(balancer: Arc<Balancer>) -> Slot {
         Slot {
             balancer,
-            policy: RefCell::default(),
-            membership: Cell::new(0),
-            wants_responses: Cell::new(false),
-            outcomes: RefCell::default(),
+            seat: Rc::default(),
         }
+    }
+
+    /// The slot that takes this one's place. The same policy goes on with its instance; another version of it starts
+    /// from what this one saves. Requests under way keep this slot.
+    pub(crate) fn successor(&self, balancer: Arc<Balancer>) -> Slot {
+        let same = match (&self.balancer.plugin, &balancer.plugin) {
+            (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+            (old, new) => old.is_none() && new.is_none(),
+        };
+        if same {
+            return Slot {
+                balancer,
+                seat: self.seat.clone(),
+            };
+        }
+        let slot = Slot::new(balancer);
+        if let Err(reason) = self.hand_over(&slot) {
+            slot.start_cold(&reason);
+        }
+        slot
+    }
+
+    /// Hands the state of this slot's instance to a new one in `next`.
+    fn hand_over(&self, next: &Slot) -> Result<(), String> {
+        let (Some(old), Some(new)) = (&self.balancer.plugin, &next.balancer.plugin) else {
+            return Ok(());
+        };
+        // Another policy never gets what is not its own.
+        if old.name != new.name {
+            return Ok(());
+        }
+        let saved = match self.seat.policy.borrow_mut().as_mut() {
+            Some(policy) => policy.save(),
+            None => return Ok(()),
+        };
+        let Some(state) = saved.map_err(|failure| format!("the old version's `save` {failure}"))?
+        else {
+            return Ok(());
+        };
+        if state.len() > STATE_BYTES_MAX {
+            return Err(format!(
+                "the old version saved {} bytes; {STATE_BYTES_MAX} are allowed",
+                state.len()
+            ));
+        }
+        let mut policy = next.seat.policy.borrow_mut();
+        next.start(new, &mut policy)
+            .map_err(|failure| failure.to_string())?;
+        let restored = match policy.as_mut() {
+            Some(policy) => policy.restore(&state),
+            None => return Ok(()),
+        };
+        match restored {
+            Ok(Ok(())) => {
+                new.stats.note_hand_over();
+                Ok(())
+            }
+            Ok(Err(reason)) => Err(format!("`restore` refused the state: {reason}")),
+            Err(failure) => Err(format!("`restore` {failure}")),
+        }
+    }
+
+    /// Takes note that the policy begins without the state of the one before.
+    fn start_cold(&self, reason: &str) {
+        // What `restore` has left behind half done is nothing to go on with.
+        *self.seat.policy.borrow_mut() = None;
+        let Some(plugin) = &self.balancer.plugin else {
+            return;
+        };
+        tracing::warn!(
+            policy = plugin.name,
+            version = plugin.about.version,
+            upstream = self.balancer.upstream.settings.name,
+            "policy starts cold: {reason}"
+        );
+        plugin.stats.note_cold_start();
     }
 
     /// Decides on one attempt. Always comes to a verdict: a policy that fails is replaced, and its failure answered
@@ -129,7 +232,10 @@ impl Slot {
                 .pick(&self.balancer.upstream, &exchange);
             return (exchange, verdict);
         };
-        let mut policy = self.policy.borrow_mut();
+        if plugin.record.is_tripped() {
+            return self.answer_instead(exchange);
+        }
+        let mut policy = self.seat.policy.borrow_mut();
         if let Err(failure) = self.prepare(plugin, &mut policy) {
             return self.fail(plugin, "start", &failure, &mut policy, exchange);
         }
@@ -150,23 +256,34 @@ impl Slot {
         policy: &mut Option<Box<dyn Policy>>,
     ) -> Result<(), PolicyFailure> {
         if policy.is_none() {
-            let instance = plugin.instantiate(&self.balancer.upstream)?;
-            self.wants_responses.set(instance.wants_responses());
-            self.outcomes.borrow_mut().wanted = instance.wants_outcomes();
-            self.membership.set(0);
-            *policy = Some(Box::new(instance));
+            self.start(plugin, policy)?;
         }
         let Some(policy) = policy else { return Ok(()) };
+        let upstream = &self.balancer.upstream;
         // Read before the states are: a change in between is told again with the next pick.
-        let membership = self.balancer.upstream.shared.membership();
-        if membership != self.membership.get() {
-            policy.update(&self.balancer.upstream)?;
-            self.membership.set(membership);
+        let current = (upstream.edition, upstream.shared.membership());
+        if current != self.seat.told.get() {
+            policy.update(upstream)?;
+            self.seat.told.set(current);
         }
-        match self.outcomes.borrow_mut().due() {
+        match self.seat.outcomes.borrow_mut().due() {
             Some(batch) => policy.observe(&batch),
             None => Ok(()),
         }
+    }
+
+    /// Makes an instance that knows nothing yet.
+    fn start(
+        &self,
+        plugin: &Arc<Plugin>,
+        policy: &mut Option<Box<dyn Policy>>,
+    ) -> Result<(), PolicyFailure> {
+        let instance = plugin.instantiate(&self.balancer.upstream)?;
+        self.seat.wants_responses.set(instance.wants_responses());
+        self.seat.outcomes.borrow_mut().wanted = instance.wants_outcomes();
+        self.seat.told.set((0, 0));
+        *policy = Some(Box::new(instance));
+        Ok(())
     }
 
     fn fail(
@@ -181,6 +298,11 @@ impl Slot {
         *policy = None;
         exchange.request_edits.clear();
         exchange.response_edits.clear();
+        self.answer_instead(exchange)
+    }
+
+    /// What a request gets whose policy has failed, or may not be asked any more.
+    fn answer_instead(&self, exchange: Exchange) -> (Exchange, Verdict) {
         let verdict = match self.balancer.on_failure {
             OnFailure::Fallback => self
                 .balancer
@@ -193,7 +315,7 @@ impl Slot {
 
     /// Whether the policy wants to see response heads.
     pub(crate) fn wants_responses(&self) -> bool {
-        self.wants_responses.get()
+        self.seat.wants_responses.get()
     }
 
     /// Shows a response head to the policy; its edits come back with it. A failure changes nothing.
@@ -208,7 +330,8 @@ impl Slot {
             headers,
             edits: Vec::new(),
         };
-        let (Some(plugin), mut policy) = (&self.balancer.plugin, self.policy.borrow_mut()) else {
+        let (Some(plugin), mut policy) = (&self.balancer.plugin, self.seat.policy.borrow_mut())
+        else {
             return reply;
         };
         let Some(ready) = policy.as_mut() else {
@@ -225,7 +348,7 @@ impl Slot {
 
     /// Keeps an outcome for the policy, if it wants any.
     pub(crate) fn note_outcome(&self, outcome: Outcome) {
-        self.outcomes.borrow_mut().push(outcome);
+        self.seat.outcomes.borrow_mut().push(outcome);
     }
 }
 

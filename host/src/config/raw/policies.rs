@@ -9,9 +9,11 @@ use super::super::diagnostic::{Complaint, Mistake, code, list, quoted};
 use super::super::fields::{Fields, Mistakes, Name, Value, wrong_type};
 use super::super::json::json;
 use super::super::nearest::nearest;
-use super::super::values::{duration, memory_size, one_of, string};
-use super::super::{BUILT_IN, OnFailure, Policy, PolicyLimits, PolicySource, ROTATION, defaults};
-use super::{KIB, MIB};
+use super::super::values::{duration, integer, memory_size, one_of, string};
+use super::super::{
+    BUILT_IN, OnFailure, Policy, PolicyLimits, PolicySource, Quarantine, ROTATION, defaults,
+};
+use super::{KIB, MIB, TIMEOUTS};
 
 /// Linear memory comes in pages of this many bytes.
 const PAGE: usize = 64 * KIB;
@@ -123,6 +125,7 @@ fn policy(name: &str, mut fields: Fields<'_>, directory: &Path) -> Policy {
     let on_failure = fields.or("on_failure", OnFailure::default(), |value| {
         one_of(value, &words)
     });
+    let quarantine = quarantine(fields.section("quarantine", "[policy.NAME.quarantine]"));
     fields.finish();
     Policy {
         name: name.to_owned(),
@@ -132,7 +135,21 @@ fn policy(name: &str, mut fields: Fields<'_>, directory: &Path) -> Policy {
             .unwrap_or_else(|| Json::Object(serde_json::Map::new())),
         limits,
         on_failure,
+        quarantine,
     }
+}
+
+fn quarantine(mut fields: Fields<'_>) -> Quarantine {
+    let default = Quarantine::default();
+    let quarantine = Quarantine {
+        failures: fields.or("failures", default.failures, |value| {
+            integer(value, 0..=65535)
+        }),
+        window: fields.or("window", default.window, |value| duration(value, TIMEOUTS)),
+        retry: fields.or("retry", default.retry, |value| duration(value, TIMEOUTS)),
+    };
+    fields.finish();
+    quarantine
 }
 
 fn policy_file(value: &Value<'_>, directory: &Path) -> Result<PathBuf, Complaint> {

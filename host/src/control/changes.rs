@@ -1,0 +1,192 @@
+//! What is different between two snapshots, in words.
+
+use std::sync::Arc;
+
+use crate::config::{self, Config, Server, ServerState};
+use crate::plugin::Plugin;
+use crate::snapshot::Snapshot;
+
+/// A line for each thing that is different.
+pub(super) fn between(old: &Snapshot, new: &Snapshot) -> Vec<String> {
+    let mut lines = Vec::new();
+    listeners(&old.config, &new.config, &mut lines);
+    if named_routes(&old.config) != named_routes(&new.config) {
+        lines.push(format!(
+            "routes: {} in place of {}",
+            new.config.routes.len(),
+            old.config.routes.len()
+        ));
+    }
+    upstreams(&old.config, &new.config, &mut lines);
+    for policy in swapped(old, new) {
+        let name = |plugin: Option<&Arc<Plugin>>| {
+            plugin.map_or("rotation".to_owned(), |plugin| describe(plugin))
+        };
+        lines.push(format!(
+            "policy {policy}: {} -> {}",
+            name(old.plugin(&policy)),
+            name(new.plugin(&policy))
+        ));
+    }
+    let sections = [
+        ("forwarded", old.config.forwarded != new.config.forwarded),
+        ("timeouts", old.config.timeouts != new.config.timeouts),
+        ("limits", old.config.limits != new.config.limits),
+        (
+            "shutdown",
+            old.config.shutdown_grace != new.config.shutdown_grace,
+        ),
+        (
+            "policies",
+            policy_rules(&old.config) != policy_rules(&new.config),
+        ),
+    ];
+    let changed = sections.iter().filter(|(_, differs)| *differs);
+    lines.extend(changed.map(|(name, _)| format!("{name}: other settings")));
+    lines
+}
+
+/// The policies that have other code, or another configuration, than before.
+pub(super) fn swapped(old: &Snapshot, new: &Snapshot) -> Vec<String> {
+    let names = new.config.policies.iter().map(|policy| policy.name.clone());
+    names
+        .filter(|name| {
+            old.config
+                .policies
+                .iter()
+                .any(|policy| policy.name == *name)
+        })
+        .filter(|name| match (old.plugin(name), new.plugin(name)) {
+            (Some(old), Some(new)) => !Arc::ptr_eq(old, new),
+            (old, new) => old.is_some() != new.is_some(),
+        })
+        .collect()
+}
+
+fn describe(plugin: &Arc<Plugin>) -> String {
+    let digest: String = plugin.digest.chars().take(12).collect();
+    format!("{} {} ({digest})", plugin.about.name, plugin.about.version)
+}
+
+fn listeners(old: &Config, new: &Config, lines: &mut Vec<String>) {
+    let gone = old
+        .listeners
+        .iter()
+        .filter(|listener| !new.listeners.contains(listener));
+    let come = new
+        .listeners
+        .iter()
+        .filter(|listener| !old.listeners.contains(listener));
+    lines.extend(come.map(|listener| format!("listen {}: new", listener.address)));
+    lines.extend(gone.map(|listener| format!("listen {}: gone", listener.address)));
+}
+
+/// Routes with the name of their upstream in place of its index, which may shift.
+fn named_routes(config: &Config) -> Vec<(config::Route, Option<&str>)> {
+    let named = |route: &config::Route| {
+        let upstream = config
+            .upstreams
+            .get(route.upstream)
+            .map(|upstream| upstream.name.as_str());
+        (
+            config::Route {
+                upstream: 0,
+                ..route.clone()
+            },
+            upstream,
+        )
+    };
+    config.routes.iter().map(named).collect()
+}
+
+fn upstreams(old: &Config, new: &Config, lines: &mut Vec<String>) {
+    for upstream in &new.upstreams {
+        match old
+            .upstreams
+            .iter()
+            .find(|candidate| candidate.name == upstream.name)
+        {
+            None => lines.push(format!("upstream {}: new", upstream.name)),
+            Some(before) => {
+                servers(before, upstream, lines);
+                let rest = |upstream: &config::Upstream| config::Upstream {
+                    policy: 0,
+                    servers: Vec::new(),
+                    ..upstream.clone()
+                };
+                if rest(before) != rest(upstream) {
+                    lines.push(format!("upstream {}: other settings", upstream.name));
+                }
+                let policy = |config: &Config, index: usize| {
+                    config.policies.get(index).map(|policy| policy.name.clone())
+                };
+                let (one, two) = (policy(old, before.policy), policy(new, upstream.policy));
+                if one != two {
+                    lines.push(format!(
+                        "upstream {}: policy {}",
+                        upstream.name,
+                        two.unwrap_or_default()
+                    ));
+                }
+            }
+        }
+    }
+    let gone = old.upstreams.iter().filter(|upstream| {
+        !new.upstreams
+            .iter()
+            .any(|other| other.name == upstream.name)
+    });
+    lines.extend(gone.map(|upstream| format!("upstream {}: gone", upstream.name)));
+}
+
+fn servers(old: &config::Upstream, new: &config::Upstream, lines: &mut Vec<String>) {
+    let same = |one: &Server, two: &Server| one.address == two.address;
+    for server in &new.servers {
+        let before = old.servers.iter().find(|before| same(before, server));
+        let title = format!("upstream {}, backend {}", new.name, server.name);
+        match before {
+            None => lines.push(format!("{title}: new")),
+            Some(before) if before != server => {
+                lines.push(format!("{title}: {}", difference(before, server)))
+            }
+            Some(_) => {}
+        }
+    }
+    let gone = old
+        .servers
+        .iter()
+        .filter(|server| !new.servers.iter().any(|other| same(server, other)));
+    lines
+        .extend(gone.map(|server| format!("upstream {}, backend {}: gone", new.name, server.name)));
+}
+
+fn difference(old: &Server, new: &Server) -> String {
+    let mut words = Vec::new();
+    if old.weight != new.weight {
+        words.push(format!("weight {} -> {}", old.weight, new.weight));
+    }
+    if old.state != new.state {
+        words.push(format!("{} -> {}", state(old.state), state(new.state)));
+    }
+    if old.name != new.name || old.labels != new.labels {
+        words.push("another name or other labels".to_owned());
+    }
+    words.join(", ")
+}
+
+fn state(state: ServerState) -> &'static str {
+    match state {
+        ServerState::Up => "up",
+        ServerState::Draining => "draining",
+        ServerState::Down => "down",
+    }
+}
+
+/// What is said of policies beside their code and configuration.
+fn policy_rules(config: &Config) -> Vec<(&str, config::OnFailure)> {
+    config
+        .policies
+        .iter()
+        .map(|policy| (policy.name.as_str(), policy.on_failure))
+        .collect()
+}
