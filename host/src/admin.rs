@@ -63,6 +63,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Why the admin socket cannot be served.
 #[derive(Debug)]
 pub enum AdminError {
+    /// The directory in which the socket is to be is not there.
+    Directory {
+        /// Of the socket, as configured.
+        path: PathBuf,
+        /// What is wrong with the directory.
+        problem: String,
+    },
     /// The socket cannot be made; says why.
     Socket {
         /// As configured.
@@ -86,7 +93,7 @@ pub enum AdminError {
 impl std::fmt::Display for AdminError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            AdminError::Socket { path, problem, .. } => {
+            AdminError::Directory { path, problem } | AdminError::Socket { path, problem, .. } => {
                 write!(f, "admin socket {}: {problem}", path.display())
             }
             AdminError::Listen { address, error } => {
@@ -120,10 +127,7 @@ impl AdminGuard {
 /// What the requests are about. A trait so that tests can do without a server.
 trait Target: Clone + Send + Sync + 'static {
     fn status(&self) -> Status;
-    fn change(
-        &self,
-        change: Change,
-    ) -> impl Future<Output = Result<Report, ControlError>> + Send;
+    fn change(&self, change: Change) -> impl Future<Output = Result<Report, ControlError>> + Send;
 }
 
 impl Target for Control {
@@ -347,17 +351,18 @@ impl<T: Target> Caller<T> {
     }
 }
 
-fn audit(who: &str, what: &str, result: &Result<Report, ControlError>) {
+/// A line of the log about a change.
+pub(crate) fn audit(who: &str, what: &str, result: &Result<Report, ControlError>) {
     match result {
         Ok(report) if report.changes.is_empty() => {
-            tracing::info!(target: "audit", "{what} by {who}: nothing has changed");
+            tracing::info!(target: "audit", "audit: {what} by {who}: nothing has changed");
         }
         Ok(report) => {
-            tracing::info!(target: "audit", "{what} by {who}: {}", report.changes.join("; "));
+            tracing::info!(target: "audit", "audit: {what} by {who}: {}", report.changes.join("; "));
         }
         Err(error) => {
             let reason = answer::first_line(error);
-            tracing::warn!(target: "audit", "{what} by {who}: refused: {reason}");
+            tracing::warn!(target: "audit", "audit: {what} by {who}: refused: {reason}");
         }
     }
 }

@@ -35,10 +35,20 @@ pub struct PickCost {
 pub fn picks(settings: &config::Policy, sizes: &[usize]) -> anyhow::Result<Vec<PickCost>> {
     let engine = Engine::new()?;
     let plugin = Plugin::load(&engine, settings, None, None)?;
-    Ok(sizes
-        .iter()
-        .map(|size| time_picks(plugin.clone(), settings, *size))
-        .collect())
+    let mut costs = Vec::with_capacity(sizes.len());
+    for size in sizes {
+        if let Some(plugin) = &plugin {
+            plugin.probe(&upstream(*size))?;
+        }
+        costs.push(time_picks(plugin.clone(), settings, *size));
+        let failures = plugin.as_ref().map_or(0, |plugin| plugin.stats.failures());
+        anyhow::ensure!(
+            failures == 0,
+            "policy {} failed {failures} times with {size} backends: what was timed is what took its place",
+            settings.name
+        );
+    }
+    Ok(costs)
 }
 
 fn time_picks(plugin: Option<Arc<Plugin>>, settings: &config::Policy, backends: usize) -> PickCost {

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::connection::ExchangeGuard;
-use crate::proxy::Flight;
+use crate::flight::Flight;
 use crate::shard::Shard;
 use crate::timer::Timer;
 use crate::upstream::connect::Link;

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,6 +15,7 @@ use self::log::Filter;
 use crate::demo;
 use crate::plugin::CONTRACT_VERSION;
 
+mod admin;
 mod check;
 pub(crate) mod failure;
 pub(crate) mod loaded;
@@ -28,7 +29,9 @@ Examples:
   waypost demo                                             see it at work, without any file
   waypost proxy --from :8080 --to :3000,:3001              balance two servers, without any file
   waypost run waypost.toml                                 serve what a configuration says
-  waypost check waypost.toml                               see whether it would";
+  waypost check waypost.toml                               see whether it would
+  waypost status                                           see what a running server does
+  waypost reload                                           have it read its configuration again";
 
 /// A reverse proxy and load balancer whose decisions are made by WebAssembly plugins.
 #[derive(Debug, Parser)]
@@ -66,7 +69,17 @@ enum Command {
     Proxy(ProxyArguments),
     /// Show it at work: three sample servers, the proxy in front of them, a table of what happens
     Demo(demo::Arguments),
-    /// What concerns policies themselves
+    /// Show what a running server is doing
+    Status(admin::StatusArguments),
+    /// Have a running server read its configuration again; where that is wrong, everything stays as it was
+    Reload(admin::ReloadArguments),
+    /// Replace the code of a running server's policies
+    #[command(subcommand)]
+    Policy(admin::PolicyCommand),
+    /// Take a running server's backends out and in again, until told otherwise
+    #[command(subcommand)]
+    Backend(admin::BackendCommand),
+    /// Tools for those who write policies
     #[command(subcommand)]
     Plugin(plugin::Command),
 }
@@ -133,7 +146,7 @@ impl CommandLine {
                 return Err(CommandLine::command().error(ErrorKind::ArgumentConflict, message));
             }
             (None, None) => {
-                let message = "a command is missing: run, check, proxy, demo or plugin";
+                let message = "a command is missing: run, check, proxy, demo, status, reload, policy, backend or plugin";
                 return Err(CommandLine::command().error(ErrorKind::MissingSubcommand, message));
             }
         };
@@ -155,6 +168,10 @@ impl Command {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Demo(arguments) => demo::run(&arguments),
+            Command::Status(arguments) => admin::status(&arguments),
+            Command::Reload(arguments) => admin::reload(&arguments),
+            Command::Policy(command) => admin::policy(&command),
+            Command::Backend(command) => admin::backend(&command),
             Command::Plugin(command) => plugin::run(&command),
         }
     }
@@ -162,7 +179,8 @@ impl Command {
     /// What is logged unless the user says otherwise.
     fn default_level(&self) -> &'static str {
         match self {
-            // Its table says more.
+            // Its table says more, and on a terminal it is painted over what is logged.
+            Command::Demo(_) if io::stdout().is_terminal() => "off",
             Command::Demo(_) => "warn",
             _ => "info",
         }

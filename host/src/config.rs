@@ -55,6 +55,20 @@ pub struct Config {
     pub shutdown_grace: Duration,
     /// Where a running server takes questions and orders.
     pub admin: Admin,
+    /// Where compiled policies are kept.
+    pub cache: Cache,
+}
+
+/// `cache`: where compiled policies are kept, so that the next start need not compile them.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum Cache {
+    /// What `CACHE_DIRECTORY` says, as systemd sets it; or `waypost` in `XDG_CACHE_HOME`; or `~/.cache/waypost`.
+    #[default]
+    User,
+    /// For the user that runs waypost, who makes it if need be. A relative path is relative to the configuration file.
+    Directory(PathBuf),
+    /// `false`: nowhere.
+    Off,
 }
 
 /// `[[listen]]`
@@ -159,6 +173,8 @@ pub struct Policy {
     pub name: String,
     /// Where its code is.
     pub source: PolicySource,
+    /// What its bytes must hash to, in lower-case hex; whatever they are where there is none.
+    pub sha256: Option<String>,
     /// What `configure` gets; an empty object where there is no `config` table.
     pub config: serde_json::Value,
     /// What it may use.
@@ -302,7 +318,7 @@ impl Config {
     }
 
     /// Every default, and nothing that does anything yet.
-    fn empty() -> Config {
+    pub(crate) fn empty() -> Config {
         Config {
             shards: defaults::shards(),
             listeners: Vec::new(),
@@ -314,6 +330,7 @@ impl Config {
             limits: Limits::default(),
             shutdown_grace: defaults::SHUTDOWN_GRACE,
             admin: Admin::default(),
+            cache: Cache::default(),
         }
     }
 }
@@ -324,7 +341,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// What is wrong with `[admin]`; or that the file cannot be read.
+    /// What is wrong where nothing usable is found; or that the file cannot be read.
     pub fn load(path: &Path) -> Result<Admin, ConfigError> {
         raw::read_admin(path, &read_text(path)?)
     }
@@ -443,6 +460,7 @@ impl Policy {
         Policy {
             name: name.to_owned(),
             source,
+            sha256: None,
             config,
             limits: PolicyLimits::default(),
             on_failure: OnFailure::default(),

@@ -3,7 +3,8 @@
 //! The modules follow a request: a [`server`] listens, a `shard` accepts, a `connection` reads, `proxy` forwards: it
 //! finds the `route`, asks the `policy`, edits the `headers` and tries the backends of an `upstream`. `plugin` is the
 //! only place that knows how a policy is run, `config` the only one that knows how a configuration is written, and
-//! `snapshot` holds everything that a request may see.
+//! `snapshot` holds everything that a request may see. `control` makes the next snapshot while the server runs, for
+//! `admin` and for itself.
 
 #![cfg_attr(
     not(test),
@@ -15,19 +16,21 @@
     )
 )]
 
+pub mod admin;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod inspect;
 pub mod server;
 pub mod status;
-
-pub mod bench;
 
 mod body;
 mod built_in;
 mod connection;
 mod demo;
 mod error;
+mod flight;
 mod headers;
 mod plugin;
 mod policy;

@@ -7,14 +7,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+mod aside;
 mod bindings;
+mod bounds;
+mod cache;
 mod deadline;
 mod engine;
 mod instance;
 mod loader;
+mod precompiled;
 mod quarantine;
 mod state;
 
+pub(crate) use self::aside::is_loading;
 pub(crate) use self::engine::Engine;
 pub(crate) use self::instance::Instance;
 pub(crate) use self::loader::{LoadError, VERSION as CONTRACT_VERSION, digest};

@@ -16,13 +16,14 @@ use crate::body::{self, Download, RequestBody, ResponseBody, UploadFault, Upload
 use crate::config::Route;
 use crate::connection::{Connection, ExchangeGuard};
 use crate::error::ProxyError;
+use crate::flight::Flight;
 use crate::headers;
 use crate::policy::slot::Slot;
 use crate::policy::{self, Edit, Exchange, Verdict};
-use crate::shard::{Shard, View};
+use crate::shard::View;
 use crate::tunnel::Tunnel;
 use crate::upstream::connect::{self, ConnectError, Link};
-use crate::upstream::{Backend, Ending, Failure, Outcome, Upstream};
+use crate::upstream::{Backend, Failure};
 
 /// Answers one request. Every failure becomes a response here; what is returned is never an error.
 pub(crate) async fn forward(
@@ -331,7 +332,9 @@ impl Attempts<'_> {
                     return self.accept(response, link, flight, response_edits).await;
                 }
                 Err(error) => {
-                    flight.fail(upstream, error);
+                    if let ProxyError::Backend(failure) = error {
+                        flight.fail(failure);
+                    }
                     if !repeat
                         || !matches!(
                             error,
@@ -467,9 +470,8 @@ impl Attempts<'_> {
     ) -> Result<Answer, ProxyError> {
         let (mut parts, body) = response.into_parts();
         if !headers::has_known_coding(&parts.headers) {
-            let error = ProxyError::Backend(Failure::Protocol);
-            flight.fail(&self.slot.balancer.upstream, error);
-            return Err(error);
+            flight.fail(Failure::Protocol);
+            return Err(ProxyError::Backend(Failure::Protocol));
         }
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             return self.switch(parts, link, flight, edits);
@@ -523,9 +525,8 @@ impl Attempts<'_> {
         let agreed = headers::requested_upgrade(&parts.headers);
         let token = self.switch.filter(|token| agreed.as_deref() == Some(token));
         let Some(token) = token.and_then(|token| HeaderValue::from_str(token).ok()) else {
-            let unasked = ProxyError::Backend(Failure::Protocol);
-            flight.fail(&self.slot.balancer.upstream, unasked);
-            return Err(unasked);
+            flight.fail(Failure::Protocol);
+            return Err(ProxyError::Backend(Failure::Protocol));
         };
         headers::remove_hop_by_hop(&mut parts.headers);
         self.edit_response(flight.backend.id, parts.status, &mut parts.headers, edits);
@@ -564,81 +565,4 @@ fn diagnose(error: &hyper::Error) -> ProxyError {
     } else {
         Failure::Reset
     })
-}
-
-// === Flight ===
-
-/// An attempt under way. Counts as in flight until it is dropped, also when the client has left.
-pub(crate) struct Flight {
-    slot: Rc<Slot>,
-    backend: Arc<Backend>,
-    attempt: u32,
-    started: Instant,
-    latency: Option<std::time::Duration>,
-    ending: Ending,
-    /// Of body, received from the backend.
-    pub(crate) bytes: u64,
-}
-
-impl Flight {
-    fn start(slot: Rc<Slot>, backend: Arc<Backend>, attempt: u32) -> Flight {
-        backend.live.begin();
-        // Unless something else is said, the client has left before there was a response.
-        let ending = Ending::Failed(Failure::ClientGone);
-        Flight {
-            slot,
-            backend,
-            attempt,
-            started: Instant::now(),
-            latency: None,
-            ending,
-            bytes: 0,
-        }
-    }
-
-    fn answered(&mut self, status: StatusCode) {
-        let latency = self.started.elapsed();
-        self.latency = Some(latency);
-        self.ending = Ending::Status(status.as_u16());
-        self.backend.live.latency.note_response(latency);
-    }
-
-    /// Takes note of how it ended, where that is not a whole response.
-    pub(crate) fn end(&mut self, ending: Ending) {
-        self.ending = ending;
-    }
-
-    fn fail(&mut self, upstream: &Upstream, error: ProxyError) {
-        let ProxyError::Backend(failure) = error else {
-            return;
-        };
-        self.ending = Ending::Failed(failure);
-        self.backend.live.note_failure();
-        self.backend.live.latency.note_error();
-        upstream.note_failure(&self.backend);
-    }
-
-    /// The exchange is over; its connection may serve the next one.
-    pub(crate) fn release(&self, cx: &mut Context<'_>, shard: &Shard, mut link: Link) {
-        if link.is_idle(cx, false) {
-            shard.pool.put(
-                &self.backend,
-                link,
-                &self.slot.balancer.upstream.settings.keepalive,
-            );
-        }
-    }
-}
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        self.backend.live.end();
-        self.slot.note_outcome(Outcome {
-            backend: self.backend.id,
-            attempt: self.attempt,
-            ending: self.ending,
-            latency: self.latency.unwrap_or_else(|| self.started.elapsed()),
-            bytes: self.bytes,
-        });
-    }
 }

@@ -137,7 +137,8 @@ impl Snapshot {
     ///
     /// # Errors
     /// The first name that does not resolve, or all policies that do not load.
-    pub(crate) async fn build(config: Config, ground: Ground) -> Result<Snapshot, BuildError> {
+    pub(crate) async fn build(config: Config, mut ground: Ground) -> Result<Snapshot, BuildError> {
+        ground.engine = ground.engine.caching(&config.cache);
         let mut upstreams = Vec::with_capacity(config.upstreams.len());
         for settings in &config.upstreams {
             upstreams.push(resolve(settings, ground.previous.as_deref()).await?);

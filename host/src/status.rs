@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::config::ServerState;
+use crate::config::{self, Config, ServerState};
 use crate::snapshot::Snapshot;
 use crate::upstream::BackendId;
 
@@ -30,7 +30,17 @@ pub struct Status {
     pub connections: u64,
     /// Accepted since the start.
     pub accepted: u64,
+    pub routes: Vec<RouteStatus>,
     pub upstreams: Vec<UpstreamStatus>,
+}
+
+/// Which requests go to which upstream.
+#[derive(Clone, Debug, Serialize)]
+pub struct RouteStatus {
+    /// As in a configuration; `*` is any.
+    pub host: String,
+    pub path: String,
+    pub upstream: String,
 }
 
 /// An upstream and the policy that balances it.
@@ -168,8 +178,23 @@ impl Status {
             .collect();
         Status {
             generation: snapshot.generation,
+            routes: RouteStatus::all(&snapshot.config),
             upstreams,
             ..Status::default()
         }
+    }
+}
+
+impl RouteStatus {
+    fn all(config: &Config) -> Vec<RouteStatus> {
+        let upstream = |index| config.upstreams.get(index);
+        let route = |route: &config::Route| RouteStatus {
+            host: route.host.to_string(),
+            path: route.path.clone(),
+            upstream: upstream(route.upstream)
+                .map(|upstream| upstream.name.clone())
+                .unwrap_or_default(),
+        };
+        config.routes.iter().map(route).collect()
     }
 }

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectiona
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
-use crate::proxy::Flight;
+use crate::flight::Flight;
 use crate::upstream::connect::Link;
 
 /// One end of a tunnel and what it had sent before the tunnel began.

@@ -3,6 +3,7 @@
 //! What is configured is immutable and travels in the snapshot; what changes by the request is atomic and shared.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
@@ -44,6 +45,8 @@ pub(crate) struct Upstream {
     /// Where each is in `backends`.
     by_id: HashMap<BackendId, usize>,
     pub(crate) shared: Arc<Shared>,
+    /// Only a policy's trial: no request ever gets here.
+    pub(crate) is_rehearsal: bool,
 }
 
 /// What outlives a change of the configuration.
@@ -72,6 +75,8 @@ pub(crate) struct Live {
     in_flight: AtomicU32,
     picks: AtomicU64,
     failures: AtomicU64,
+    /// Lets one line about failures through at a time.
+    pub(crate) complaints: health::Complaints,
     pub(crate) latency: Latency,
     pub(crate) health: Health,
 }
@@ -97,6 +102,18 @@ pub(crate) enum Failure {
     Protocol,
     /// The client left, or sent a body that could not be forwarded.
     ClientGone,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Failure::Connect => "no connection to the backend",
+            Failure::Reset => "the backend closed the connection before it answered",
+            Failure::Timeout => "the backend did not answer in time",
+            Failure::Protocol => "the backend's answer is not one that can be passed on",
+            Failure::ClientGone => "the client left",
+        })
+    }
 }
 
 /// What a policy hears of an earlier pick.
@@ -143,6 +160,7 @@ impl Upstream {
             backends,
             by_id,
             shared,
+            is_rehearsal: false,
         }
     }
 
@@ -154,10 +172,13 @@ impl Upstream {
                 backend.addresses.clone(),
             ))
         };
-        Upstream::new(
-            self.settings.clone(),
-            self.backends.iter().map(copy).collect(),
-        )
+        Upstream {
+            is_rehearsal: true,
+            ..Upstream::new(
+                self.settings.clone(),
+                self.backends.iter().map(copy).collect(),
+            )
+        }
     }
 
     /// The backends that a policy or the rotation may pick now.
@@ -205,7 +226,7 @@ impl Upstream {
             tracing::warn!(
                 upstream = self.settings.name,
                 backend = backend.settings.name,
-                "backend is down for {:?} after {} failed attempts",
+                "backend is down for {:?} after {} failed attempt(s)",
                 self.settings.fail_timeout,
                 self.settings.max_fails,
             );

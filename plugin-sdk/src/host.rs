@@ -6,7 +6,8 @@ use crate::abi;
 
 /// Lines in the host's log.
 ///
-/// At most a few lines a second are kept and the rest are counted, so a line per request is of no use.
+/// At most a few lines a second are kept and the rest are counted, so a line per request is of no use. What a policy
+/// prints by other means, such as `println!`, goes nowhere.
 pub mod log {
     use crate::abi::{self, Level};
 
@@ -83,5 +84,13 @@ impl Counter {
     /// Adds `delta` in one atomic step and returns the value from before. `add(0)` reads.
     pub fn add(&self, delta: i64) -> i64 {
         abi::counter_add(self.slot, delta)
+    }
+
+    /// Whose turn it is among `count`, in rotation over all shards: adds 1, and returns a number below `count`; 0 where
+    /// `count` is 0.
+    pub fn turn(&self, count: usize) -> usize {
+        let turn = self.add(1).cast_unsigned();
+        // Below `count`, which is a `usize`.
+        turn.checked_rem(count as u64).unwrap_or(0) as usize
     }
 }

@@ -78,7 +78,7 @@
 //!
 //! [dependencies]
 //! serde = { version = "1", features = ["derive"] }
-//! waypost-plugin = "0.1"
+//! waypost-plugin = { path = "../waypost/plugin-sdk" }   # where the repository is
 //! ```
 //!
 //! # Rules of the house

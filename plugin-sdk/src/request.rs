@@ -99,6 +99,9 @@ impl Request {
     /// The number of this pick among all picks of the upstream, over all shards: no two picks have the same, and none
     /// is left out. Counts from 0 and goes on when a policy is replaced. What takes turns by it is exact over all
     /// shards without any of them waiting for another.
+    ///
+    /// It is for a policy that decides every request by it. Where only some of the requests take turns, the numbers
+    /// they see have gaps, and a [`Counter`](crate::Counter) of their own is what keeps their turns even.
     pub fn ticket(&self) -> u64 {
         self.attempt.ticket.get()
     }

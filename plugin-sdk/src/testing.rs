@@ -40,6 +40,8 @@ pub use crate::request::{Edit, Head};
 ///
 /// Nothing happens by itself: requests under way, latencies, error rates and the clock stay as they were set.
 /// Backends are named by their names. Methods that take a name panic if there is no such backend.
+///
+/// Hooks are called whether or not `export_policy!` lists them: see to it that it does.
 pub struct Harness<P> {
     config: String,
     runner: Runner<P>,
@@ -62,6 +64,14 @@ struct BackendSet {
     version: u64,
     /// Ids are never used again, as in the host.
     last_id: u64,
+}
+
+impl<P> std::fmt::Debug for Harness<P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Harness")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<P: Policy> Harness<P> {

@@ -1,6 +1,7 @@
 //! A client that says exactly what it is told to say.
 
 use std::io;
+use std::net::SocketAddr;
 
 use tokio::net::TcpStream;
 
@@ -23,7 +24,12 @@ impl Client {
     }
 
     pub async fn try_connect(proxy: &Proxy) -> io::Result<Client> {
-        let stream = within("a connection", TcpStream::connect(proxy.address())).await?;
+        Client::try_connect_to(proxy.address()).await
+    }
+
+    /// For proxies that listen at several addresses.
+    pub async fn try_connect_to(address: SocketAddr) -> io::Result<Client> {
+        let stream = within("a connection", TcpStream::connect(address)).await?;
         let wire = Wire::new(stream);
         Ok(Client { wire })
     }

@@ -36,7 +36,8 @@ fn plugin(proxy: &Proxy) -> PluginStatus {
 
 /// Why a configuration with this policy does not come into force.
 async fn refusal(file: &Path, keys: &str) -> String {
-    let text = behind(file, keys, &[([127, 0, 0, 1], 9).into()])
+    let text = String::from("cache = false\n")
+        + &behind(file, keys, &[([127, 0, 0, 1], 9).into()])
         + "[[listen]]\naddress = \"127.0.0.1:0\"\n[[route]]\nupstream = \"app\"\n";
     let config = || Config::parse(Path::new("test.toml"), &text).expect("a good configuration");
     let refused = within("the check", Server::check(config())).await;

@@ -53,3 +53,17 @@ pub(crate) fn component(name: &str) -> Vec<u8> {
 pub(crate) fn assemble(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"))
 }
+
+/// A policy that comes with the binary, as its build script has just built it.
+pub(crate) fn built_in(name: &str) -> PathBuf {
+    let file = format!("{}.wasm", name.replace('-', "_"));
+    let built = target_dir().join(waypost_plugin_build::TARGET);
+    built.join("release").join(file)
+}
+
+/// A core module that does the same and has other bytes: a custom section with `mark` in it is put behind the others.
+pub(crate) fn remade(module: &[u8], mark: u32) -> Vec<u8> {
+    const NAME: &[u8] = b"mark";
+    let content = [&[NAME.len() as u8], NAME, &mark.to_le_bytes()].concat();
+    [module, &[0, content.len() as u8], &content].concat()
+}

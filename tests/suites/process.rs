@@ -55,6 +55,11 @@ pub(crate) fn waypost_at(file: &Path, directory: &Path, arguments: &[impl AsRef<
         .current_dir(directory)
         .env_remove("WAYPOST_LOG")
         .env_remove("NO_COLOR")
+        .env_remove("CACHE_DIRECTORY")
+        .env(
+            "XDG_CACHE_HOME",
+            concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"),
+        )
         // Whoever debugs something else has it set.
         .env("RUST_BACKTRACE", "1");
     command

@@ -86,7 +86,7 @@ impl Access {
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         if warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
             *warned = Some(Instant::now());
-            tracing::warn!(target: "audit", "request by {who}: refused: {problem}");
+            tracing::warn!(target: "audit", "audit: request by {who}: refused: {problem}");
         }
     }
 }
@@ -109,7 +109,12 @@ mod tests {
 
     #[test]
     fn only_the_token_opens() {
-        let with = |value| status("127.0.0.1", &[("host", "localhost"), ("authorization", value)]);
+        let with = |value| {
+            status(
+                "127.0.0.1",
+                &[("host", "localhost"), ("authorization", value)],
+            )
+        };
         assert_eq!(with("Bearer 0123456789abcdef"), None);
         assert_eq!(with("bearer 0123456789abcdef"), None);
         for wrong in [

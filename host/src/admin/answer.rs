@@ -110,7 +110,10 @@ impl Answer {
         let mut response = Response::new(Full::from(self.body));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, http::HeaderValue::from_static(self.content_type));
+        headers.insert(
+            CONTENT_TYPE,
+            http::HeaderValue::from_static(self.content_type),
+        );
         headers.insert(CACHE_CONTROL, http::HeaderValue::from_static("no-store"));
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, http::HeaderValue::from_static(allow));
@@ -147,8 +150,10 @@ pub(crate) fn message(error: &ControlError, file: Option<&Path>) -> String {
 
 /// Points into the file as it is now: it was read a moment ago.
 fn explain(error: &StartError, file: Option<&Path>) -> ConfigError {
-    let config = file.and_then(|file| Config::load(file).ok());
-    failure::explain(error, file, config.as_ref())
+    match file.map(|file| (file, Config::load(file))) {
+        Some((file, Ok(config))) => failure::explain(error, Some(file), Some(&config)),
+        _ => failure::explain(error, None, None),
+    }
 }
 
 /// For a line of the log.

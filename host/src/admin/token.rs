@@ -81,7 +81,9 @@ pub(crate) fn read(path: &Path) -> Result<Token, TokenError> {
     };
     let (text, mode) = read_file(path).map_err(|error| {
         let remedy = match error.kind() {
-            io::ErrorKind::NotFound => "make one, for example: (umask 077; openssl rand -hex 32 > FILE)",
+            io::ErrorKind::NotFound => {
+                "make one, for example: (umask 077; openssl rand -hex 32 > FILE)"
+            }
             io::ErrorKind::PermissionDenied => "let the user that runs waypost read it",
             _ => "name a file with one line of text in it",
         };
@@ -89,7 +91,10 @@ pub(crate) fn read(path: &Path) -> Result<Token, TokenError> {
     })?;
     if mode & OTHERS != 0 {
         let help = format!("take it away from them: chmod o= {}", path.display());
-        return Err(refused("is open to every user of this machine".to_owned(), &help));
+        return Err(refused(
+            "is open to every user of this machine".to_owned(),
+            &help,
+        ));
     }
     Token::parse(&text).map_err(|problem| {
         refused(
@@ -118,7 +123,13 @@ mod tests {
     fn only_the_same_bytes_are_the_token() {
         let token = Token::parse(" 0123456789abcdef\n").unwrap();
         assert!(token.is(b"0123456789abcdef"));
-        for wrong in ["", "0", "0123456789abcde", "0123456789abcdeF", "0123456789abcdef0"] {
+        for wrong in [
+            "",
+            "0",
+            "0123456789abcde",
+            "0123456789abcdeF",
+            "0123456789abcdef0",
+        ] {
             assert!(!token.is(wrong.as_bytes()), "{wrong}");
         }
         assert_eq!(format!("{token:?}"), "Token");

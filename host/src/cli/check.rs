@@ -3,6 +3,7 @@
 use super::failure::Failure;
 use super::loaded::Loaded;
 use super::{block_on, counted};
+use crate::admin;
 use crate::config::Config;
 use crate::server::Server;
 use crate::status::Status;
@@ -14,6 +15,7 @@ pub(super) fn run(loaded: &Loaded) -> Result<String, Failure> {
             .await
             .map_err(|error| Failure::start(&error, loaded))
     })?;
+    admin::check(&loaded.config.admin).map_err(|error| Failure::admin(&error, loaded))?;
     let file = loaded.file.as_deref().unwrap_or("arguments".as_ref());
     Ok(format!(
         "{}: ok: {}",

@@ -72,25 +72,28 @@ impl Failure {
 
     /// The admin socket cannot be opened, or could not.
     pub(super) fn admin(error: &AdminError, loaded: &Loaded) -> Failure {
-        let (status, help, key) = match error {
+        let (status, help, key): (_, _, &[&str]) = match error {
             AdminError::Token(error) => {
-                let place = ["tcp", "token_file"];
-                (CONFIG, Some(error.remedy.clone()), place.as_slice())
+                let help = Some(error.remedy.clone());
+                (CONFIG, help, &["admin", "tcp", "token_file"])
             }
             AdminError::Listen { error, .. } => {
                 let help = listen_remedy(error).map(str::to_owned);
-                (RUNTIME, help, ["tcp", "address"].as_slice())
+                (RUNTIME, help, &["admin", "tcp", "address"])
+            }
+            AdminError::Directory { .. } => {
+                let help = "make the directory, or choose another".to_owned();
+                (CONFIG, Some(help), &["admin", "socket"])
             }
             AdminError::Socket { remedy, .. } => {
                 let help = remedy.map(str::to_owned);
-                (RUNTIME, help, ["socket"].as_slice())
+                (RUNTIME, help, &["admin", "socket"])
             }
         };
-        let place = ["admin"].iter().chain(key).map(|key| (*key).into());
         let finding = Finding {
             title: error.to_string(),
             help,
-            place: place.collect(),
+            place: key.iter().map(|key| (*key).into()).collect(),
         };
         let shown = ConfigError::from_findings(loaded.file.as_deref(), vec![finding]);
         Failure {
@@ -99,10 +102,10 @@ impl Failure {
         }
     }
 
-    /// A server has refused a configuration or a policy, and said all there is to say.
-    pub(super) fn refused(drawn: String) -> Failure {
+    /// A server has refused what it was asked for, and said all there is to say.
+    pub(super) fn refused(drawn: String, by_config: bool) -> Failure {
         Failure {
-            status: CONFIG,
+            status: if by_config { CONFIG } else { RUNTIME },
             shown: Shown::Drawn(drawn),
         }
     }
@@ -156,7 +159,7 @@ pub(crate) fn explain(
 ) -> ConfigError {
     let findings = match config {
         Some(config) => findings(error, config),
-        None => findings(error, &Config::default()),
+        None => findings(error, &Config::empty()),
     };
     ConfigError::from_findings(file, findings)
 }

@@ -28,7 +28,11 @@ pub(super) struct BenchArguments {
         default_value = "2,10,100,1000,10000",
         value_name = "COUNTS"
     )]
-    backends: Vec<usize>,
+    backends: Vec<std::num::NonZero<usize>>,
+
+    /// What the policies are told, as the JSON of a `config` table
+    #[arg(long, value_name = "JSON")]
+    config: Option<serde_json::Value>,
 }
 
 pub(super) fn run(command: &Command) -> Result<ExitCode, Failure> {
@@ -45,8 +49,12 @@ fn bench(arguments: &BenchArguments) -> Result<ExitCode, Failure> {
     }
     let mut out = io::stdout();
     for name in &arguments.policies {
-        let policy = Policy::from_argument(name)?;
-        let costs = bench::picks(&policy, &arguments.backends)
+        let mut policy = Policy::from_argument(name)?;
+        if let Some(config) = &arguments.config {
+            policy.config = config.clone();
+        }
+        let sizes: Vec<usize> = arguments.backends.iter().map(|size| size.get()).collect();
+        let costs = bench::picks(&policy, &sizes)
             .map_err(|error| Failure::runtime(error.to_string(), None))?;
         // A reader who has seen enough closes the pipe; there is nobody left to tell.
         let _ = write!(out, "{}", table(&policy.name, &costs));

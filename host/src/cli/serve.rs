@@ -1,12 +1,16 @@
 //! `waypost run` and `waypost proxy`: serve until told to stop, then let what is under way finish.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use super::failure::Failure;
 use super::loaded::Loaded;
-use super::signals::Signals;
+use super::signals::{Asked, Signals};
 use super::{block_on, counted};
+use crate::admin::{self, AdminGuard};
+use crate::config;
+use crate::control::Control;
 use crate::server::Server;
 use crate::status::Status;
 
@@ -15,26 +19,45 @@ pub(super) fn run(loaded: Loaded) -> Result<ExitCode, Failure> {
         // First, so that no signal finds the program without an answer.
         let mut signals = Signals::new()?;
         let started = tokio::select! {
-            started = Server::start(loaded.config.clone()) => started,
+            started = Server::start_from(loaded.file.clone(), loaded.config.clone()) => started,
             signal = signals.stop() => {
                 tracing::info!("{signal} before the start was over");
                 return Ok(ExitCode::SUCCESS);
             }
         };
         let mut server = started.map_err(|error| Failure::start(&error, &loaded))?;
-        announce(&server.status());
-        let signal = signals.stop().await;
-        Ok(drain(
-            &mut server,
-            loaded.config.shutdown_grace,
-            signal,
-            &mut signals,
-        )
-        .await)
+        let file = loaded.file.as_deref();
+        let admin = admin::serve(&loaded.config.admin, server.control(), file)
+            .await
+            .map_err(|error| Failure::admin(&error, &loaded))?;
+        announce(&server.status(), &loaded.config.admin, &admin);
+        let signal = loop {
+            match signals.next().await {
+                Asked::Stop(signal) => break signal,
+                // Beside this, as a signal to stop must not wait for it.
+                Asked::Reload => drop(tokio::spawn(reload(server.control(), loaded.file.clone()))),
+            }
+        };
+        let grace = loaded.config.shutdown_grace;
+        let ended = drain(&mut server, grace, signal, &mut signals).await;
+        // Until here, so that the status can be asked for.
+        drop(admin);
+        Ok(ended)
     })
 }
 
-fn announce(status: &Status) {
+async fn reload(control: Control, file: Option<PathBuf>) {
+    let result = control.reload().await;
+    match &result {
+        Ok(_) => admin::audit("SIGHUP", "reload", &result),
+        Err(error) => {
+            let message = admin::message(error, file.as_deref());
+            tracing::error!(target: "audit", "audit: reload by SIGHUP: refused, all stays as it was:\n{message}");
+        }
+    }
+}
+
+fn announce(status: &Status, admin: &config::Admin, guard: &AdminGuard) {
     for address in &status.listeners {
         tracing::info!("listening on {address}");
     }
@@ -42,6 +65,12 @@ fn announce(status: &Status) {
         let servers = counted(upstream.backends.len(), "server");
         let policy = &upstream.policy;
         tracing::info!("upstream {}: {servers}, policy {policy}", upstream.name);
+    }
+    if let Some(path) = &admin.socket {
+        tracing::info!("admin socket {}", path.display());
+    }
+    if let Some(address) = guard.tcp_address() {
+        tracing::info!("admin at http://{address}");
     }
     tracing::info!("serving on {}", counted(status.shards, "shard"));
 }

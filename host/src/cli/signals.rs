@@ -13,6 +13,15 @@ pub(crate) struct Signals {
     terminate: Signal,
 }
 
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Asked {
+    /// To stop, by the signal of this name.
+    Stop(&'static str),
+    /// To read the configuration again.
+    Reload,
+}
+
 impl Signals {
     pub(crate) fn new() -> Result<Signals, Failure> {
         let listen = |kind| {
@@ -27,16 +36,22 @@ impl Signals {
         })
     }
 
+    /// Waits for the next signal.
+    pub(crate) async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.interrupt.recv() => Asked::Stop("SIGINT"),
+            _ = self.quit.recv() => Asked::Stop("SIGQUIT"),
+            _ = self.terminate.recv() => Asked::Stop("SIGTERM"),
+            _ = self.hangup.recv() => Asked::Reload,
+        }
+    }
+
     /// Waits to be told to stop, and says by which signal.
     pub(crate) async fn stop(&mut self) -> &'static str {
         loop {
-            tokio::select! {
-                _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.quit.recv() => return "SIGQUIT",
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.hangup.recv() => {
-                    tracing::warn!("SIGHUP: this version cannot reload its configuration yet; going on as before");
-                }
+            match self.next().await {
+                Asked::Stop(signal) => return signal,
+                Asked::Reload => tracing::warn!("SIGHUP: there is nothing to reload now"),
             }
         }
     }

@@ -11,11 +11,11 @@ use toml::de::DeTable;
 
 use self::policies::Policies;
 use super::diagnostic::{Complaint, Mistake, code};
-use super::fields::{Fields, Mistakes, Value};
+use super::fields::{Fields, Mistakes, Value, wrong_type};
 use super::values::{duration, integer, memory_size, size, string};
 use super::{
-    Admin, Config, ConfigError, Forwarded, Limits, Listener, Network, Timeouts, address, defaults,
-    units,
+    Admin, Cache, Config, ConfigError, Forwarded, Limits, Listener, Network, Timeouts, address,
+    defaults, units,
 };
 
 mod admin;
@@ -50,7 +50,7 @@ pub(super) fn read(file: &Path, text: &str) -> Result<Config, ConfigError> {
     read_with(file, text, read_here)
 }
 
-/// Reads the `[admin]` of a document, whatever is wrong with the rest.
+/// Reads what can be read of the `[admin]` of a document, whatever is wrong with the rest.
 pub(super) fn read_admin(file: &Path, text: &str) -> Result<Admin, ConfigError> {
     read_with(file, text, read_admin_here)
 }
@@ -111,17 +111,16 @@ fn read_admin_here(file: &Path, text: &str) -> Result<Admin, Vec<Mistake>> {
     let mistakes = Mistakes::default();
     let mut fields = Fields::document(document.get_ref(), &mistakes);
     let admin = admin::read(fields.section("admin", "[admin]"), directory_of(file), &[]);
-    let mistakes = mistakes.into_list();
-    if !mistakes.is_empty() {
-        return Err(mistakes);
+    if admin != Admin::default() {
+        return Ok(admin);
     }
-    // What is not there may be on a line that makes no sense.
+    // What is not there may be wrong, or on a line that makes no sense.
     let syntax_errors = readable.errors.into_iter().chain(syntax_errors);
-    let lost = syntax::merge(syntax_errors, Vec::new(), text);
-    if lost.is_empty() || admin != Admin::default() {
+    let mistakes = syntax::merge(syntax_errors, mistakes.into_list(), text);
+    if mistakes.is_empty() {
         Ok(admin)
     } else {
-        Err(lost)
+        Err(mistakes)
     }
 }
 
@@ -154,6 +153,9 @@ pub(super) fn document_config<'t>(
     let shards = fields.or("shards", defaults::shards(), |value| {
         integer(value, 1..=defaults::SHARDS_MAX)
     });
+    let cache = fields.or("cache", Cache::default(), |value| {
+        read_cache(value, directory)
+    });
     let listeners = fields.each("listen", "[[listen]]");
     let routes = fields.each("route", "[[route]]");
     let upstreams = fields.named("upstream", "[upstream.NAME]");
@@ -171,6 +173,7 @@ pub(super) fn document_config<'t>(
     let listeners = read_listeners(listeners, mistakes);
     Config {
         shards,
+        cache,
         admin: admin::read(admin, directory, &listeners),
         listeners,
         routes: routes::read(routes, &upstreams, mistakes),
@@ -180,6 +183,20 @@ pub(super) fn document_config<'t>(
         timeouts: read_timeouts(timeouts),
         limits: read_limits(limits),
         shutdown_grace: read_shutdown(shutdown),
+    }
+}
+
+/// A directory, or `false`.
+fn read_cache(value: &Value<'_>, directory: &Path) -> Result<Cache, Complaint> {
+    let help = "write for example \"/var/cache/waypost\", or false for none";
+    match (value.get_ref().as_bool(), value.get_ref().as_str()) {
+        (Some(false), _) => Ok(Cache::Off),
+        (Some(true), _) => Ok(Cache::User),
+        (None, Some(text)) if !text.is_empty() && !text.contains('\0') => {
+            Ok(Cache::Directory(directory.join(text)))
+        }
+        (None, Some(_)) => Err(Complaint::new("is not the path of a directory").help(help)),
+        (None, None) => Err(wrong_type(value, "the path of a directory, or false").help(help)),
     }
 }
 

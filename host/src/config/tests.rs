@@ -292,7 +292,7 @@ fn admin_is_found_whatever_is_wrong_elsewhere() {
     assert_eq!(load(MINIMAL).unwrap(), Admin::default());
     let text = "[admin]\nsocket = 'a.sock'\n";
     assert_eq!(load(text).unwrap(), socket("a.sock"));
-    let broken = format!("no sense\n[[listen]]\naddress = \n{text}[route\n");
+    let broken = format!("no sense\n[[listen]]\naddress = \n{text}unknown = 1\n[route\n");
     assert_eq!(load(&broken).unwrap(), socket("a.sock"));
 
     let shown = load("[admin\nsocket = 'a.sock'\n").unwrap_err().to_string();
@@ -307,6 +307,21 @@ fn admin_is_found_whatever_is_wrong_elsewhere() {
     };
     assert_eq!(load(&text).unwrap().tcp, Some(expected.clone()));
     assert_eq!(parse(&text).unwrap().admin.tcp, Some(expected));
+}
+
+#[test]
+fn the_cache_is_somewhere_or_nowhere() {
+    let cache = |text: &str| {
+        let text = format!("{text}\n{MINIMAL}");
+        let config = Config::parse(Path::new("/etc/waypost/waypost.toml"), &text);
+        config.unwrap().cache
+    };
+    assert_eq!(cache(""), Cache::User);
+    assert_eq!(cache("cache = true"), Cache::User);
+    assert_eq!(cache("cache = false"), Cache::Off);
+    let directory = |path: &str| Cache::Directory(path.into());
+    assert_eq!(cache("cache = '/var/x'"), directory("/var/x"));
+    assert_eq!(cache("cache = 'x'"), directory("/etc/waypost/x"));
 }
 
 #[test]

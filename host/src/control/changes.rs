@@ -19,9 +19,7 @@ pub(super) fn between(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     }
     upstreams(&old.config, &new.config, &mut lines);
     for policy in swapped(old, new) {
-        let name = |plugin: Option<&Arc<Plugin>>| {
-            plugin.map_or("rotation".to_owned(), |plugin| describe(plugin))
-        };
+        let name = |plugin: Option<&Arc<Plugin>>| plugin.map_or("rotation".to_owned(), describe);
         lines.push(format!(
             "policy {policy}: {} -> {}",
             name(old.plugin(&policy)),

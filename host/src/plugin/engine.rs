@@ -1,15 +1,18 @@
 //! The one wasmtime engine of the process, and the thread that keeps its time.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use wasmtime::component::{HasSelf, Linker};
+use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{Config, Inlining, OptLevel};
 
 use super::bindings::Policy;
+use super::cache::{Cache, Key};
+use super::precompiled;
 use super::state::Guest;
+use crate::config;
 
 /// Deadlines are counted in these; a call may run up to one tick over.
 pub(super) const TICK: Duration = Duration::from_millis(1);
@@ -22,6 +25,8 @@ const STACK_BYTES: usize = 256 * 1024;
 pub(crate) struct Engine {
     pub(super) wasmtime: wasmtime::Engine,
     pub(super) linker: Arc<Linker<Guest>>,
+    cache: Option<Arc<Cache>>,
+    compiling: Arc<Mutex<()>>,
     _ticker: Arc<Ticker>,
 }
 
@@ -39,8 +44,43 @@ impl Engine {
         Ok(Engine {
             wasmtime: engine,
             linker: Arc::new(linker),
+            cache: None,
+            compiling: Arc::default(),
             _ticker: Arc::new(ticker),
         })
+    }
+
+    /// The same engine, which keeps compiled code where the configuration says.
+    pub(crate) fn caching(&self, settings: &config::Cache) -> Engine {
+        Engine {
+            cache: Cache::new(settings).map(Arc::new),
+            ..self.clone()
+        }
+    }
+
+    /// What was compiled of a policy's bytes before; `digest` is theirs.
+    pub(super) fn kept(&self, digest: &str) -> Option<Component> {
+        let code = self
+            .cache
+            .as_ref()?
+            .load(Key::new(&self.wasmtime, digest))?;
+        precompiled::component(&self.wasmtime, &code)
+    }
+
+    /// Keeps what was compiled of a policy's bytes.
+    pub(super) fn keep(&self, digest: &str, component: &Component) {
+        let Some(cache) = &self.cache else { return };
+        match component.serialize() {
+            Ok(code) => cache.store(Key::new(&self.wasmtime, digest), &code),
+            Err(error) => tracing::debug!("cannot keep compiled code: {error:#}"),
+        }
+    }
+
+    /// Waits until nobody else compiles.
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.compiling
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,6 +3,8 @@
 //! Each stage has one clear error. Whatever fails here never becomes active.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,14 +19,11 @@ use super::bindings::{
 };
 use super::quarantine::Record;
 use super::state::{self, Guest};
-use super::{About, Engine, Plugin, Stats, deadline};
+use super::{About, Engine, Plugin, Stats, aside, bounds, deadline};
 use crate::config::{self, PolicySource};
 use crate::policy::slot;
 use crate::policy::{Policy as _, PolicyFailure};
 use crate::upstream::Upstream;
-
-/// A policy is some ten to hundred kilobytes; compiling more than this is not a thing to do beside traffic.
-const MODULE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// The contract this host speaks. Minor versions with the same first two numbers link (see the WIT package).
 const CONTRACT: &str = "waypost:policy";
@@ -129,13 +128,16 @@ impl Plugin {
             (PolicySource::BuiltIn(name), None) => Source::Embedded(name),
             (PolicySource::File(path), None) => Source::File(path.clone()),
         };
-        let loaded = read(&source, pushed).and_then(|bytes| {
-            match previous.filter(|previous| previous.is_same(settings, &digest(&bytes))) {
+        let loaded = aside::run(|| {
+            let bytes = read(&source, pushed)?;
+            let digest = digest(&bytes);
+            check_pin(settings, &digest)?;
+            match previous.filter(|previous| previous.is_same(settings, &digest)) {
                 Some(previous) => Ok(previous.clone()),
                 None => Plugin::from_bytes(engine, settings, source.clone(), &bytes).map(Arc::new),
             }
         });
-        match loaded {
+        match loaded.unwrap_or_else(|broken| Err(Problem::new(broken, DAMAGED))) {
             Ok(plugin) => Ok(Some(plugin)),
             Err(Problem(problem, remedy)) => Err(LoadError {
                 source,
@@ -162,13 +164,10 @@ impl Plugin {
         source: Source,
         bytes: &[u8],
     ) -> Result<Plugin, Problem> {
-        let component = componentize(engine, bytes)?;
-        let component = Component::new(&engine.wasmtime, component).map_err(|error| {
-            Problem::new(
-                format!("does not compile: {}", first_line(&error)),
-                "the file is damaged or uses features that policies do not have; build it again with waypost-plugin-build",
-            )
-        })?;
+        let digest = digest(bytes);
+        let kept = engine.kept(&digest);
+        let is_new = kept.is_none();
+        let component = kept.map_or_else(|| compile(engine, bytes), Ok)?;
         check_world(engine, &component)?;
         let pre = engine.linker.instantiate_pre(&component).map_err(|error| {
             Problem::new(
@@ -178,7 +177,9 @@ impl Plugin {
         })?;
         let code = Code::new(engine, pre)?;
         let about = code.describe(settings)?;
-        let digest = digest(bytes);
+        if is_new {
+            engine.keep(&digest, &component);
+        }
         let config = settings.config.to_string();
         Ok(Plugin {
             name: settings.name.clone(),
@@ -208,17 +209,17 @@ impl Plugin {
             refused: false,
         };
         let trial = Arc::new(upstream.rehearsal());
-        let mut instance = self.instantiate(&trial).map_err(|failure| LoadError {
-            refused: true,
-            ..failed(
-                match failure {
-                    PolicyFailure::Start(_) => failure.to_string(),
-                    _ => format!("failed in configure: {failure}"),
-                },
-                "check the policy's `config` table in the configuration",
-            )
-        })?;
         let broken = "the policy is broken: run its tests, or use another one";
+        let mut instance = self.instantiate(&trial).map_err(|failure| match failure {
+            PolicyFailure::Start(_) => LoadError {
+                refused: true,
+                ..failed(
+                    failure.to_string(),
+                    "check what the policy is told: its `config` table",
+                )
+            },
+            _ => failed(format!("failed in configure: {failure}"), broken),
+        })?;
         instance
             .update(&trial)
             .map_err(|failure| failed(format!("failed in update: {failure}"), broken))?;
@@ -308,6 +309,18 @@ impl Code {
 }
 
 const REBUILD: &str = "build it again with the waypost-plugin crate of this version";
+const DAMAGED: &str = "the file is damaged or uses features that policies do not have; build it again with waypost-plugin-build";
+const TOO_LARGE: &str = "build it in release mode with debug information stripped";
+
+fn check_pin(settings: &config::Policy, digest: &str) -> Result<(), Problem> {
+    match &settings.sha256 {
+        Some(pin) if pin != digest => Err(Problem::new(
+            format!("has the SHA-256 digest {digest}, and `sha256` says {pin}"),
+            "see which of the two is meant: the file may be another one than you think",
+        )),
+        Some(_) | None => Ok(()),
+    }
+}
 
 /// What names a policy's bytes: their SHA-256, in hex.
 pub(crate) fn digest(bytes: &[u8]) -> String {
@@ -340,16 +353,26 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Problem> {
     if !metadata.is_file() {
         return Err(Problem::new("is not a file", "name the .wasm file itself"));
     }
-    if metadata.len() > MODULE_BYTES_MAX {
-        return Err(Problem::new(
-            format!(
-                "has {} bytes; {MODULE_BYTES_MAX} are allowed",
-                metadata.len()
-            ),
-            "build it in release mode with debug information stripped",
-        ));
+    let too_long = |bytes| Problem::new(bounds::too_long(bytes), TOO_LARGE);
+    if metadata.len() > bounds::BYTES_MAX {
+        return Err(too_long(metadata.len()));
     }
-    std::fs::read(path).map_err(unreadable)
+    // It may grow while it is read.
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(bounds::BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(unreadable)?;
+    Ok(bytes)
+}
+
+/// Bounded by what may be in a policy, and one after the other: compiling takes a hundred times a policy's size in
+/// memory.
+fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, Problem> {
+    bounds::check(bytes).map_err(|too_much| Problem::new(too_much, TOO_LARGE))?;
+    let _turn = engine.turn();
+    let component = componentize(engine, bytes)?;
+    Component::new(&engine.wasmtime, component)
+        .map_err(|error| Problem::new(format!("does not compile: {}", first_line(&error)), DAMAGED))
 }
 
 /// A component as it is; a core module with a component wrapped around it.

@@ -319,6 +319,18 @@ impl host::Host for Guest {
     fn log(&mut self, level: host::Level, message: String) {
         if let host::Level::Error = level {
             self.last_words = Some(one_line(&message));
+            // The failure that follows is logged with these words; once is enough.
+            if message.starts_with("panicked at ") {
+                return;
+            }
+        }
+        if self
+            .upstream
+            .as_ref()
+            .is_some_and(|upstream| upstream.is_rehearsal)
+        {
+            tracing::debug!(policy = self.policy, "in a trial: {}", one_line(&message));
+            return;
         }
         let admission = {
             let mut limit = self

@@ -1,6 +1,8 @@
 //! A shard's policy for one upstream, and what happens when it fails.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::mem::Discriminant;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,7 +37,7 @@ pub(crate) struct Balancer {
     on_failure: OnFailure,
     /// Rung when a policy has failed too often.
     alarm: Arc<Notify>,
-    complaint: Mutex<Complaint>,
+    complaints: Mutex<HashMap<(&'static str, Discriminant<PolicyFailure>), Complaint>>,
 }
 
 /// Policy failures since they were last logged.
@@ -84,7 +86,7 @@ impl Balancer {
             rotation: Rotation::default(),
             on_failure,
             alarm,
-            complaint: Mutex::default(),
+            complaints: Mutex::default(),
         }
     }
 
@@ -100,17 +102,21 @@ impl Balancer {
     }
 
     /// Counts a failure, and logs it unless one was logged a moment ago.
-    fn complain(&self, plugin: &Plugin, hook: &str, failure: &PolicyFailure) {
+    fn complain(&self, plugin: &Plugin, hook: &'static str, failure: &PolicyFailure) {
         /// A policy that fails on every request must not flood the log as well.
         const INTERVAL: Duration = Duration::from_secs(5);
         let total = plugin.stats.note_failure();
         if plugin.record.note_failure(Instant::now(), failure) {
             self.alarm.notify_one();
         }
-        let mut complaint = self
-            .complaint
+        let mut complaints = self
+            .complaints
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
+        // One that fails in two ways is to be heard of both.
+        let complaint = complaints
+            .entry((hook, std::mem::discriminant(failure)))
+            .or_default();
         complaint.since += 1;
         let now = Instant::now();
         if complaint
@@ -122,17 +128,18 @@ impl Balancer {
         let since = std::mem::take(&mut complaint.since);
         complaint.last = Some(now);
         let instead = match self.on_failure {
-            OnFailure::Fallback => "rotation over the backends that are up",
-            OnFailure::Reject => "503",
+            _ if hook == "respond" => "the response goes on as it was",
+            OnFailure::Fallback => "answered by rotation over the backends that are up",
+            OnFailure::Reject => "answered with 503",
         };
         tracing::warn!(
             policy = plugin.name,
             version = plugin.about.version,
             upstream = self.upstream.settings.name,
             hook,
-            since,
+            since_last_line = since,
             total,
-            "policy {failure}; answered by {instead}",
+            "policy {failure}; {instead}",
         );
     }
 }
@@ -289,7 +296,7 @@ impl Slot {
     fn fail(
         &self,
         plugin: &Plugin,
-        hook: &str,
+        hook: &'static str,
         failure: &PolicyFailure,
         policy: &mut Option<Box<dyn Policy>>,
         mut exchange: Exchange,

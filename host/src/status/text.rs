@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::{BackendStatus, PluginStatus, PolicyStatus, Status, UpstreamStatus};
+use super::{
+    BackendStatus, PluginStatus, PolicyStatus, RouteStatus, Status, SwapStatus, UpstreamStatus,
+};
 use crate::config::ServerState;
 
 /// Digits of a digest that are shown: enough to tell versions apart.
@@ -11,7 +13,7 @@ const DIGEST_DIGITS: usize = 12;
 
 /// All of it: what `waypost status` prints.
 pub(crate) fn render(status: &Status) -> String {
-    let mut blocks = vec![server(status)];
+    let mut blocks = vec![server(status) + &routes(&status.routes)];
     blocks.extend(status.upstreams.iter().map(upstream));
     blocks.push(policies(&status.upstreams));
     blocks.join("\n")
@@ -24,13 +26,27 @@ fn server(status: &Status) -> String {
         count => format!(", {count} died and were replaced"),
     };
     format!(
-        "up {}, {} connections open, {} accepted, {} shards{replaced}\nlistening on {}\n",
+        "up {}, configuration {}, {} connections open, {} accepted, {} shards{replaced}\nlistening on {}\n",
         uptime(status.uptime),
+        status.generation,
         status.connections,
         status.accepted,
         status.shards,
         listeners.join(", ")
     )
+}
+
+/// `route example.com/api to app`
+fn routes(routes: &[RouteStatus]) -> String {
+    let line = |route: &RouteStatus| {
+        let RouteStatus {
+            host,
+            path,
+            upstream,
+        } = route;
+        format!("route {host}{path} to {upstream}\n")
+    };
+    routes.iter().map(line).collect()
 }
 
 fn upstream(upstream: &UpstreamStatus) -> String {
@@ -47,11 +63,16 @@ fn upstream(upstream: &UpstreamStatus) -> String {
     ];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(upstream.backends.iter().map(backend));
+    let said = upstream.backends.iter().filter_map(|backend| {
+        let said = backend.overridden.as_ref()?;
+        Some(format!("  {} by hand: {said}\n", backend.name))
+    });
     format!(
-        "upstream {}, policy {}\n{}",
+        "upstream {}, policy {}\n{}{}",
         upstream.name,
         upstream.policy.name,
-        aligned(&rows, 3)
+        aligned(&rows, 3),
+        said.collect::<String>()
     )
 }
 
@@ -88,11 +109,31 @@ fn policies(upstreams: &[UpstreamStatus]) -> String {
 }
 
 fn policy_block(policy: &PolicyStatus) -> String {
-    let Some(plugin) = &policy.plugin else {
-        return format!("policy {policy}: the host's own, no plugin\n");
+    let mut text = match &policy.plugin {
+        Some(plugin) => {
+            let digest: String = plugin.digest.chars().take(DIGEST_DIGITS).collect();
+            format!("policy {policy}: {}, digest {digest}\n", calls(plugin))
+        }
+        None => format!("policy {policy}: the host's own, no plugin\n"),
     };
-    let digest: String = plugin.digest.chars().take(DIGEST_DIGITS).collect();
-    format!("policy {policy}: {}, digest {digest}\n", calls(plugin))
+    if let Some(swap) = &policy.last_swap {
+        text += &swap_line(swap);
+    }
+    if let Some(quarantine) = &policy.quarantine {
+        text += &format!("  {quarantine}\n");
+    }
+    text
+}
+
+fn swap_line(swap: &SwapStatus) -> String {
+    format!(
+        "  swaps: {}; the last built in {}, active after {}, state handed over: {}, cold starts: {}\n",
+        swap.count,
+        time(swap.built),
+        time(swap.active),
+        swap.handed_over,
+        swap.cold
+    )
 }
 
 /// `2000 calls, 412 ns each, 2 failures`
@@ -193,6 +234,14 @@ mod tests {
             picks: 1200,
             failures: 2,
             latency: latency_us.map(|us| us.map(Duration::from_micros)),
+            overridden: (state == ServerState::Draining).then(|| "draining, weight 1".to_owned()),
+        };
+        let swap = SwapStatus {
+            count: 3,
+            built: Duration::from_millis(81),
+            active: Duration::from_millis(95),
+            handed_over: 4,
+            cold: 0,
         };
         let plugin = PluginStatus {
             name: "cookie-hash".to_owned(),
@@ -208,6 +257,9 @@ mod tests {
             policy: PolicyStatus {
                 name: policy.to_owned(),
                 plugin,
+                last_swap: (policy == "sticky").then(|| swap.clone()),
+                quarantine: (policy == "sticky")
+                    .then(|| "1.2.1 (0a1b) taken out: traps".to_owned()),
             },
             backends,
         };
@@ -217,10 +269,16 @@ mod tests {
                 "0.0.0.0:8080".parse().unwrap(),
                 "[::]:8080".parse().unwrap(),
             ],
+            generation: 7,
             shards: 4,
             shards_replaced: 0,
             connections: 12,
             accepted: 4312,
+            routes: vec![RouteStatus {
+                host: "*.example.com".to_owned(),
+                path: "/api".to_owned(),
+                upstream: "api".to_owned(),
+            }],
             upstreams: vec![
                 upstream(
                     "app",
@@ -240,13 +298,15 @@ mod tests {
     #[test]
     fn everything_is_aligned_and_each_policy_there_once() {
         let expected = "\
-up 3 h 12 min, 12 connections open, 4312 accepted, 4 shards
+up 3 h 12 min, configuration 7, 12 connections open, 4312 accepted, 4 shards
 listening on 0.0.0.0:8080, [::]:8080
+route *.example.com/api to api
 
 upstream app, policy sticky
   backend         address         state     weight  in flight  picks  failures     p50      p99
   first           127.0.0.1:3000  up             1          3   1200         2  812 us  12.3 ms
   127.0.0.1:3000  -               draining       1          3   1200         2       -        -
+  127.0.0.1:3000 by hand: draining, weight 1
 
 upstream api, policy sticky
   backend  address  state  weight  in flight  picks  failures  p50  p99
@@ -255,6 +315,8 @@ upstream files, policy rotation
   backend  address  state  weight  in flight  picks  failures  p50  p99
 
 policy sticky (cookie-hash 1.2.0): 2000 calls, 412 ns each, 2 failures, digest 0123456789ab
+  swaps: 3; the last built in 81.0 ms, active after 95.0 ms, state handed over: 4, cold starts: 0
+  1.2.1 (0a1b) taken out: traps
 policy rotation: the host's own, no plugin
 ";
         assert_eq!(render(&status()), expected);

@@ -12,6 +12,27 @@ pub(crate) struct Health {
     record: Mutex<Record>,
 }
 
+/// Failures come in crowds; a line every few seconds says as much as all of them.
+#[derive(Debug, Default)]
+pub(crate) struct Complaints(Mutex<Option<Instant>>);
+
+impl Complaints {
+    /// Whether a line may be logged now.
+    pub(crate) fn admit(&self) -> bool {
+        const INTERVAL: Duration = Duration::from_secs(5);
+        let mut last = self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let now = Instant::now();
+        let admitted = last.is_none_or(|last| now.saturating_duration_since(last) >= INTERVAL);
+        if admitted {
+            *last = Some(now);
+        }
+        admitted
+    }
+}
+
 #[derive(Debug, Default)]
 struct Record {
     fails: u32,

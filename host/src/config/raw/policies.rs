@@ -109,6 +109,7 @@ fn policy(name: &str, mut fields: Fields<'_>, directory: &Path) -> Policy {
     let file = fields.required("file", "file = \"plugins/sticky.wasm\"", |value| {
         policy_file(value, directory)
     });
+    let sha256 = fields.optional("sha256", sha256);
     let config = fields
         .take("config")
         .map(|value| policy_config(value, fields.mistakes));
@@ -130,6 +131,7 @@ fn policy(name: &str, mut fields: Fields<'_>, directory: &Path) -> Policy {
     Policy {
         name: name.to_owned(),
         source: PolicySource::File(file.unwrap_or_default()),
+        sha256,
         config: config
             .flatten()
             .unwrap_or_else(|| Json::Object(serde_json::Map::new())),
@@ -137,6 +139,16 @@ fn policy(name: &str, mut fields: Fields<'_>, directory: &Path) -> Policy {
         on_failure,
         quarantine,
     }
+}
+
+fn sha256(value: &Value<'_>) -> Result<String, Complaint> {
+    let text = string(value)?;
+    if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err(Complaint::new("is not a SHA-256 digest")
+        .label("64 digits of 0-9 and a-f are expected")
+        .help("`sha256sum FILE` prints it"))
 }
 
 fn quarantine(mut fields: Fields<'_>) -> Quarantine {
