@@ -21,6 +21,7 @@ mod changes;
 mod keeper;
 
 use self::keeper::Quarantined;
+pub(crate) use self::keeper::Watch;
 
 /// Versions of a policy that are kept to go back to.
 const HISTORY_MAX: usize = 4;
@@ -69,6 +70,15 @@ struct Override {
 struct Chosen {
     choice: Choice,
     file: Option<String>,
+    /// The settings that a quarantined version failed with: other ones may be all it takes.
+    failed_with: Option<config::Policy>,
+}
+
+/// Whether a change takes in what is in the policies' files.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Files {
+    Read,
+    Leave,
 }
 
 /// What `status` tells beside the snapshot.
@@ -177,7 +187,7 @@ impl Control {
         if let Some(file) = &plan.file {
             next.written = Config::load(file).map_err(ControlError::Config)?;
         }
-        self.change(&mut plan, next).await
+        self.change(&mut plan, next, Files::Read).await
     }
 
     /// Puts a configuration into force.
@@ -190,7 +200,7 @@ impl Control {
             written: config,
             ..plan.clone()
         };
-        self.change(&mut plan, next).await
+        self.change(&mut plan, next, Files::Read).await
     }
 
     /// Replaces a policy's code, until its file changes or the process ends.
@@ -203,11 +213,12 @@ impl Control {
         let chosen = Chosen {
             choice: Choice::Pushed(bytes.into()),
             file: digest_of_file(settings),
+            failed_with: None,
         };
         let mut next = plan.clone();
         next.choices.insert(policy.to_owned(), chosen);
         next.quarantined.remove(policy);
-        self.change(&mut plan, next).await
+        self.change(&mut plan, next, Files::Leave).await
     }
 
     /// Goes back to the version of a policy that was in force before.
@@ -226,10 +237,11 @@ impl Control {
         let chosen = Chosen {
             choice: Choice::Earlier(earlier),
             file: digest_of_file(settings),
+            failed_with: None,
         };
         next.choices.insert(policy.to_owned(), chosen);
         next.quarantined.remove(policy);
-        self.change(&mut plan, next).await
+        self.change(&mut plan, next, Files::Leave).await
     }
 
     /// Changes what a backend takes. Kept over reloads until it is set back.
@@ -255,19 +267,25 @@ impl Control {
                 next.overrides.remove(&key);
             }
         }
-        self.change(&mut plan, next).await
+        self.change(&mut plan, next, Files::Leave).await
     }
 
     /// Builds the snapshot of a plan and puts it into force; the plan with it.
-    async fn change(&self, plan: &mut Plan, mut next: Plan) -> Result<Report, ControlError> {
+    async fn change(
+        &self,
+        plan: &mut Plan,
+        mut next: Plan,
+        files: Files,
+    ) -> Result<Report, ControlError> {
         let started = Instant::now();
         let previous = self.inner.server.snapshot();
-        next.forget_overtaken_choices();
+        next.forget_overtaken_choices(files);
         let mut config = next.effective();
         let asked_shards = std::mem::replace(&mut config.shards, previous.config.shards);
         let ground = Ground {
             engine: self.inner.engine.clone(),
             previous: Some(previous.clone()),
+            rereads: files == Files::Read,
             choices: next
                 .choices
                 .iter()
@@ -284,19 +302,25 @@ impl Control {
         };
         if report.changes.is_empty() {
             next.note_shards(asked_shards, &previous, &mut report);
+            self.take_notes(&next);
             *plan = next;
             return Ok(report);
         }
         let swapped = changes::swapped(&previous, &snapshot);
-        self.inner
-            .server
-            .publish(snapshot)
-            .await
-            .map_err(ControlError::Start)?;
+        let before: Vec<(u64, u64)> = swapped
+            .iter()
+            .map(|policy| hand_overs(&snapshot, policy))
+            .collect();
+        // Before the change can be seen: nobody is to see it without what is said of it.
+        self.take_notes(&next);
+        if let Err(error) = self.inner.server.publish(snapshot).await {
+            self.take_notes(plan);
+            return Err(ControlError::Start(error));
+        }
         let active = started.elapsed();
         next.remember(&previous, &swapped);
         next.note_shards(asked_shards, &previous, &mut report);
-        self.take_notes(&next, &swapped, built, active);
+        self.note_swaps(&swapped, &before, built, active);
         *plan = next;
         for change in &report.changes {
             tracing::info!("changed: {change}");
@@ -304,24 +328,31 @@ impl Control {
         Ok(report)
     }
 
-    fn take_notes(&self, plan: &Plan, swapped: &[String], built: Duration, active: Duration) {
+    fn note_swaps(
+        &self,
+        swapped: &[String],
+        before: &[(u64, u64)],
+        built: Duration,
+        active: Duration,
+    ) {
         let snapshot = self.inner.server.snapshot();
         let mut notes = lock(&self.inner.notes);
-        for policy in swapped {
-            let plugin = snapshot.plugin(policy);
-            let (handed_over, cold) = plugin.map_or((0, 0), |plugin| plugin.stats.hand_overs());
+        for (policy, before) in swapped.iter().zip(before) {
+            let after = hand_overs(&snapshot, policy);
             let count = notes.swaps.get(policy).map_or(0, |swap| swap.count) + 1;
-            notes.swaps.insert(
-                policy.clone(),
-                SwapStatus {
-                    count,
-                    built,
-                    active,
-                    handed_over,
-                    cold,
-                },
-            );
+            let swap = SwapStatus {
+                count,
+                built,
+                active,
+                handed_over: after.0.saturating_sub(before.0),
+                cold: after.1.saturating_sub(before.1),
+            };
+            notes.swaps.insert(policy.clone(), swap);
         }
+    }
+
+    fn take_notes(&self, plan: &Plan) {
+        let mut notes = lock(&self.inner.notes);
         notes.quarantines = plan
             .quarantined
             .iter()
@@ -351,13 +382,18 @@ impl Plan {
         config
     }
 
-    /// Ends the choices of policies whose file has other code now than when the choice was made.
-    fn forget_overtaken_choices(&mut self) {
+    /// Ends the choices of policies that something newer is said of: other code in their file, or other settings for
+    /// one that had failed.
+    fn forget_overtaken_choices(&mut self, files: Files) {
         let policies = &self.written.policies;
         let quarantined = &mut self.quarantined;
         self.choices.retain(|name, chosen| {
             let settings = policies.iter().find(|policy| policy.name == *name);
-            let stays = settings.is_some_and(|settings| digest_of_file(settings) == chosen.file);
+            let stays = settings.is_some_and(|settings| {
+                let failed_with = chosen.failed_with.as_ref();
+                failed_with.is_none_or(|failed| failed == settings)
+                    && (files == Files::Leave || digest_of_file(settings) == chosen.file)
+            });
             if !stays {
                 quarantined.remove(name);
             }
@@ -414,6 +450,12 @@ impl fmt::Display for Override {
         let said: Vec<String> = state.into_iter().chain(weight).collect();
         f.write_str(&said.join(", "))
     }
+}
+
+/// Of the instances of the plugin that a policy's name stands for: how many took over state, and how many could not.
+fn hand_overs(snapshot: &Snapshot, policy: &str) -> (u64, u64) {
+    let plugin = snapshot.plugin(policy);
+    plugin.map_or((0, 0), |plugin| plugin.stats.hand_overs())
 }
 
 /// A policy whose code can be replaced.

@@ -35,6 +35,8 @@ pub(crate) struct Plugin {
     /// SHA-256 of the bytes it was loaded from, in hex.
     pub(crate) digest: String,
     source: loader::Source,
+    /// What it was loaded from, to be loaded again with other settings.
+    pub(crate) bytes: Arc<[u8]>,
     pub(crate) stats: Stats,
     /// Whether it may still be asked.
     pub(crate) record: quarantine::Record,
@@ -116,13 +118,6 @@ impl Stats {
     pub(crate) fn hand_overs(&self) -> (u64, u64) {
         let (over, cold) = (&self.handed_over, &self.cold_starts);
         (over.load(Ordering::Relaxed), cold.load(Ordering::Relaxed))
-    }
-
-    /// Forgets the calls of a trial.
-    pub(crate) fn reset(&self) {
-        for number in [&self.calls, &self.failures, &self.timed_ns, &self.timed] {
-            number.store(0, Ordering::Relaxed);
-        }
     }
 
     pub(crate) fn calls(&self) -> u64 {

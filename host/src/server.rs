@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::config::Config;
-use crate::control::Control;
+use crate::control::{Control, Watch};
 use crate::shard::{self, Order, ShardStats};
 use crate::snapshot::{BuildError, Ground, Snapshot};
 use crate::status::Status;
@@ -124,6 +124,7 @@ impl Server {
             .iter()
             .map(|listener| Listening::open(listener.address, config.shards))
             .collect::<Result<Vec<_>, _>>()?;
+        let watch = Watch::new(&config);
         let ground = Ground::new().map_err(StartError::System)?;
         let (engine, alarm) = (ground.engine.clone(), ground.alarm.clone());
         let snapshot = Snapshot::build(config.clone(), ground)
@@ -135,7 +136,7 @@ impl Server {
         let supervisor = tokio::spawn(supervise(shared.clone(), ends, ended_sender));
         let health = tokio::spawn(look_after_backends(shared.snapshots.subscribe()));
         let control = Control::new(shared.clone(), engine, alarm, file, config);
-        let keeper = tokio::spawn(control.clone().keep());
+        let keeper = tokio::spawn(control.clone().keep(watch));
         Ok(Server {
             shared,
             control,

@@ -36,6 +36,9 @@ pub(crate) struct Ground {
     pub(crate) engine: Engine,
     /// What is in force: what stays the same goes on in the next snapshot.
     pub(crate) previous: Option<Arc<Snapshot>>,
+    /// Whether the policies' files are read again. Otherwise those that stay go on with the code they have: what is
+    /// wrong with a file must not be in the way of another change.
+    pub(crate) rereads: bool,
     /// Code that is to run in place of what the configuration names, by policy.
     pub(crate) choices: HashMap<String, Choice>,
     /// Rung when a policy has failed too often.
@@ -48,6 +51,7 @@ impl Ground {
         Ok(Ground {
             engine: Engine::new()?,
             previous: None,
+            rereads: true,
             choices: HashMap::new(),
             alarm: Arc::default(),
         })
@@ -229,9 +233,15 @@ fn load(settings: &config::Policy, ground: &Ground) -> Result<Option<Arc<Plugin>
     let previous = previous.and_then(|previous| previous.plugin(&settings.name));
     match ground.choices.get(&settings.name) {
         Some(Choice::Rotation) => Ok(None),
-        Some(Choice::Earlier(plugin)) => Ok(Some(plugin.clone())),
+        // The code of then, with the settings of now.
+        Some(Choice::Earlier(plugin)) => {
+            Plugin::load(&ground.engine, settings, Some(&plugin.bytes), Some(plugin))
+        }
         Some(Choice::Pushed(bytes)) => {
             Plugin::load(&ground.engine, settings, Some(bytes), previous)
+        }
+        None if !ground.rereads && previous.is_some_and(|plugin| plugin.is_for(settings)) => {
+            Ok(previous.cloned())
         }
         None => Plugin::load(&ground.engine, settings, None, previous),
     }

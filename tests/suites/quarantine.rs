@@ -225,6 +225,13 @@ async fn a_version_gone_back_to_takes_new_settings() {
     suspect.apply("config = { n = 2 }").await;
     suspect.misbehave(2).await;
     assert_eq!(suspect.policy().plugin.expect("a plugin").failures, 1);
+    // And stays as it is from there on.
+    let swaps = || suspect.policy().last_swap.expect("a swap").count;
+    let before = swaps();
+    suspect
+        .apply("config = { n = 2 }\non_failure = \"reject\"")
+        .await;
+    assert_eq!(swaps(), before);
 }
 
 #[tokio::test]
@@ -271,6 +278,7 @@ async fn a_policy_is_tried_again_and_recovers_by_itself() {
     for _ in 0..5 {
         suspect.picks_by_plugin().await;
     }
+    assert_eq!(suspect.policy().quarantine, None);
     let generation = || suspect.proxy.status().generation;
     let now = generation();
     let quiet = Duration::from_millis(800);

@@ -125,7 +125,6 @@ async fn everything_that_changes_is_told_and_takes_effect() {
             "timeouts: other settings",
             "limits: other settings",
             "shutdown: other settings",
-            "policies: other settings",
             "shards: 3 need a restart; there are 1 until then",
         ]
     );

@@ -269,6 +269,7 @@ async fn soak(plan: Plan) {
     );
     let proxy = Proxy::start(&format!("shards = 2\n{}", servers(&backends(), &policy))).await;
     let board = Arc::new(Board::default());
+    board.phase.store(WARM_UP, Ordering::Relaxed);
     let running = clients(proxy.address(), &board, plan.pause);
     board.answers(plan.requests / 10).await;
     board.phase.store(CALM, Ordering::Relaxed);

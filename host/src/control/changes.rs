@@ -34,10 +34,7 @@ pub(super) fn between(old: &Snapshot, new: &Snapshot) -> Vec<String> {
             "shutdown",
             old.config.shutdown_grace != new.config.shutdown_grace,
         ),
-        (
-            "policies",
-            policy_rules(&old.config) != policy_rules(&new.config),
-        ),
+        ("policies", other_rules(&old.config, &new.config)),
     ];
     let changed = sections.iter().filter(|(_, differs)| *differs);
     lines.extend(changed.map(|(name, _)| format!("{name}: other settings")));
@@ -180,11 +177,13 @@ fn state(state: ServerState) -> &'static str {
     }
 }
 
-/// What is said of policies beside their code and configuration.
-fn policy_rules(config: &Config) -> Vec<(&str, config::OnFailure)> {
-    config
-        .policies
-        .iter()
-        .map(|policy| (policy.name.as_str(), policy.on_failure))
-        .collect()
+/// Whether something else is said of a policy beside its code and configuration.
+fn other_rules(old: &Config, new: &Config) -> bool {
+    new.policies.iter().any(|policy| {
+        let before = old
+            .policies
+            .iter()
+            .find(|before| before.name == policy.name);
+        before.is_some_and(|before| before.on_failure != policy.on_failure)
+    })
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{Chosen, Control, Plan, digest_of_file};
+use super::{Chosen, Control, Files, Plan, digest_of_file};
 use crate::config::{Config, PolicySource};
 use crate::plugin::Plugin;
 use crate::snapshot::Choice;
@@ -48,15 +48,14 @@ impl fmt::Display for Quarantined {
 
 impl Control {
     /// Looks after the policies for as long as the server runs.
-    pub(crate) async fn keep(self) {
-        let mut files = Files::default();
+    pub(crate) async fn keep(self, mut watch: Watch) {
         let mut looks = interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = self.inner.alarm.notified() => self.take_out_failed().await,
                 _ = looks.tick() => {
-                    self.look_at(&mut files).await;
+                    self.look_at(&mut watch).await;
                     self.try_again().await;
                 }
             }
@@ -64,17 +63,16 @@ impl Control {
     }
 
     /// Takes in new code.
-    async fn look_at(&self, files: &mut Files) {
-        let paths = policy_files(&self.inner.server.snapshot().config);
-        let Some(patience) = files.changed(&paths) else {
+    async fn look_at(&self, watch: &mut Watch) {
+        let mut plan = self.inner.plan.lock().await;
+        let Some(patience) = watch.changed(&policy_files(&plan.written)) else {
             return;
         };
-        let mut plan = self.inner.plan.lock().await;
         let next = plan.clone();
-        match self.change(&mut plan, next).await {
-            Ok(_) => files.settled(),
+        match self.change(&mut plan, next, Files::Read).await {
+            Ok(_) => watch.settled(),
             Err(error) if patience == 0 => {
-                files.settled();
+                watch.settled();
                 tracing::error!("a policy's file has changed, and the old code stays: {error}");
             }
             // It may be half written; the next look tells.
@@ -95,7 +93,7 @@ impl Control {
         {
             next.take_out(plugin);
         }
-        if let Err(error) = self.change(&mut plan, next).await {
+        if let Err(error) = self.change(&mut plan, next, Files::Leave).await {
             tracing::error!("policies that keep failing cannot be replaced: {error}");
         }
     }
@@ -118,7 +116,7 @@ impl Control {
             }
             next.choices.remove(&policy);
             tracing::info!(policy, "policy is tried again");
-            if let Err(error) = self.change(&mut plan, next).await {
+            if let Err(error) = self.change(&mut plan, next, Files::Leave).await {
                 tracing::warn!(policy, "policy still does not load: {error}");
                 let retry = plan.retry_of(&policy);
                 if let Some(entry) = plan.quarantined.get_mut(&policy) {
@@ -162,7 +160,12 @@ impl Plan {
             .iter()
             .find(|settings| settings.name == *policy);
         let file = settings.and_then(digest_of_file);
-        self.choices.insert(policy.clone(), Chosen { choice, file });
+        let chosen = Chosen {
+            choice,
+            file,
+            failed_with: settings.cloned(),
+        };
+        self.choices.insert(policy.clone(), chosen);
         self.quarantined.insert(policy.clone(), entry);
     }
 
@@ -190,10 +193,9 @@ impl Quarantined {
 // === files ===
 
 /// What the policies' files looked like.
-#[derive(Default)]
-struct Files {
+pub(crate) struct Watch {
     /// When they were last taken in, or complained about.
-    taken: Option<HashMap<PathBuf, Option<Look>>>,
+    taken: HashMap<PathBuf, Option<Look>>,
     last: HashMap<PathBuf, Option<Look>>,
     steady: u32,
 }
@@ -207,29 +209,41 @@ struct Look {
     changed: (i64, i64),
 }
 
-impl Files {
+impl Watch {
+    /// Begins with what the files look like before they are loaded for the first time.
+    pub(crate) fn new(config: &Config) -> Watch {
+        let looks = look_at_all(&policy_files(config));
+        Watch {
+            taken: looks.clone(),
+            last: looks,
+            steady: 0,
+        }
+    }
+
     /// How many more looks a failure is to be borne with, where there is something to take in; `None` where there is
     /// nothing, or somebody is still writing.
     fn changed(&mut self, paths: &[PathBuf]) -> Option<u32> {
-        let now: HashMap<PathBuf, Option<Look>> = paths
-            .iter()
-            .map(|path| (path.clone(), look(path)))
-            .collect();
+        let now = look_at_all(paths);
         self.steady = if now == self.last {
             self.steady.saturating_add(1)
         } else {
             0
         };
         self.last = now;
-        // What was there at the start was loaded at the start.
-        let taken = self.taken.get_or_insert_with(|| self.last.clone());
-        let is_new = *taken != self.last;
+        let is_new = self.taken != self.last;
         (is_new && self.steady >= STEADY_LOOKS).then(|| PATIENT_LOOKS.saturating_sub(self.steady))
     }
 
     fn settled(&mut self) {
-        self.taken = Some(self.last.clone());
+        self.taken = self.last.clone();
     }
+}
+
+fn look_at_all(paths: &[PathBuf]) -> HashMap<PathBuf, Option<Look>> {
+    paths
+        .iter()
+        .map(|path| (path.clone(), look(path)))
+        .collect()
 }
 
 fn look(path: &Path) -> Option<Look> {

@@ -25,6 +25,8 @@ pub(crate) struct Instance {
     plugin: Arc<Plugin>,
     /// The backends that the guest was last told are up, in ascending order.
     up: Vec<BackendId>,
+    /// It is not only tried.
+    counted: bool,
 }
 
 impl Instance {
@@ -33,6 +35,7 @@ impl Instance {
         upstream: Arc<Upstream>,
     ) -> Result<Instance, PolicyFailure> {
         let seed = RandomState::new().hash_one(&plugin.name);
+        let counted = !upstream.is_rehearsal;
         let guest = Guest::new(
             &plugin.settings,
             Some(upstream),
@@ -60,6 +63,7 @@ impl Instance {
             exports,
             plugin,
             up: Vec::new(),
+            counted,
         })
     }
 
@@ -113,7 +117,7 @@ impl Policy for Instance {
     }
 
     fn pick(&mut self, exchange: Exchange) -> (Exchange, Result<Verdict, PolicyFailure>) {
-        let timer = self.plugin.stats.start_call();
+        let timer = self.counted.then(|| self.plugin.stats.start_call());
         let (attempt, ticket) = (exchange.attempt, exchange.ticket);
         self.store.data_mut().begin(Call::Pick(exchange));
         deadline::arm(&mut self.store, self.plugin.settings.limits.deadline);
@@ -125,7 +129,9 @@ impl Policy for Instance {
         let Call::Pick(exchange) = self.store.data_mut().end() else {
             unreachable!("a call ends as what it began as: pick {ticket}, attempt {attempt}")
         };
-        self.plugin.stats.end_call(&timer);
+        if let Some(timer) = &timer {
+            self.plugin.stats.end_call(timer);
+        }
         let verdict = answer
             .map_err(|error| failure(&error, self.store.data_mut()))
             .and_then(|verdict| self.check(verdict, &exchange.tried));

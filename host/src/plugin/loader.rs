@@ -158,6 +158,14 @@ impl Plugin {
             && !self.record.is_tripped()
     }
 
+    /// Whether it is what these settings ask for, unless their file has other code by now.
+    pub(crate) fn is_for(&self, settings: &config::Policy) -> bool {
+        let mine = &self.settings;
+        mine.source == settings.source
+            && mine.sha256 == settings.sha256
+            && self.is_same(settings, &self.digest)
+    }
+
     fn from_bytes(
         engine: &Engine,
         settings: &config::Policy,
@@ -186,6 +194,7 @@ impl Plugin {
             about,
             digest,
             source,
+            bytes: bytes.into(),
             stats: Stats::default(),
             record: Record::new(settings.quarantine),
             log_limit: Arc::default(),
@@ -230,7 +239,6 @@ impl Plugin {
                 failed(format!("failed in trial pick {attempt}: {failure}"), broken)
             })?;
         }
-        self.stats.reset();
         Ok(())
     }
 }
