@@ -356,6 +356,8 @@ impl Control {
         notes.quarantines = plan
             .quarantined
             .iter()
+            // One that is tried again, and has not failed yet, is not out.
+            .filter(|(name, _)| plan.choices.contains_key(*name))
             .map(|(name, entry)| (name.clone(), entry.to_string()))
             .collect();
         notes.overrides = plan

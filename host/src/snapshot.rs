@@ -235,7 +235,9 @@ fn load(settings: &config::Policy, ground: &Ground) -> Result<Option<Arc<Plugin>
         Some(Choice::Rotation) => Ok(None),
         // The code of then, with the settings of now.
         Some(Choice::Earlier(plugin)) => {
-            Plugin::load(&ground.engine, settings, Some(&plugin.bytes), Some(plugin))
+            let made = previous.filter(|previous| previous.digest == plugin.digest);
+            let same = made.or(Some(plugin));
+            Plugin::load(&ground.engine, settings, Some(&plugin.bytes), same)
         }
         Some(Choice::Pushed(bytes)) => {
             Plugin::load(&ground.engine, settings, Some(bytes), previous)

@@ -142,7 +142,7 @@ async fn the_last_good_version_takes_the_place_of_one_that_keeps_failing() {
         suspect.picks_by_plugin().await;
 
         // It stays so, whatever else changes.
-        suspect.apply("on_failure = \"reject\"").await;
+        suspect.apply("[timeouts]\nidle = \"70s\"").await;
         assert_eq!(suspect.name(), "first-healthy");
         assert!(suspect.policy().quarantine.is_some());
     }

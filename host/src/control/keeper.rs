@@ -35,6 +35,8 @@ pub(super) struct Quarantined {
     reason: String,
     /// When it is tried again, where rotation took its place.
     retry_at: Option<Instant>,
+    /// When it was last tried again.
+    tried_at: Option<Instant>,
     /// How often in a row it was taken out.
     times: u32,
 }
@@ -113,6 +115,7 @@ impl Control {
             let mut next = plan.clone();
             if let Some(entry) = next.quarantined.get_mut(&policy) {
                 entry.retry_at = None;
+                entry.tried_at = Some(now);
             }
             next.choices.remove(&policy);
             tracing::info!(policy, "policy is tried again");
@@ -130,12 +133,17 @@ impl Control {
 impl Plan {
     fn take_out(&mut self, plugin: &Arc<Plugin>) {
         let policy = &plugin.name;
-        let times = self.quarantined.get(policy).map_or(0, |entry| entry.times);
+        // One that has gone well for long begins anew.
+        let is_recent =
+            |entry: &&Quarantined| entry.tried_at.is_none_or(|at| at.elapsed() < RETRY_MAX);
+        let before = self.quarantined.get(policy).filter(is_recent);
+        let times = before.map_or(0, |entry| entry.times);
         let mut entry = Quarantined {
             version: plugin.about.version.clone(),
             digest: plugin.digest.clone(),
             reason: plugin.record.reason(),
             retry_at: None,
+            tried_at: None,
             times,
         };
         let last_good = self.take_last_good(policy, Some(plugin));
