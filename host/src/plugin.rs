@@ -12,6 +12,7 @@ mod bindings;
 mod bounds;
 mod cache;
 mod deadline;
+mod description;
 mod engine;
 mod instance;
 mod loader;

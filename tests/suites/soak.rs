@@ -24,6 +24,8 @@ const CLIENTS: usize = 16;
 const BACKENDS: usize = 3;
 const REQUEST: &[u8] = b"GET /soak HTTP/1.1\r\nHost: test\r\n\r\n";
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+/// When everything has grown to its size.
+const EARLY: usize = 100;
 /// What the memory after swap 100 and that after the last may differ by.
 const GROWTH_KIB_MAX: u64 = 8 * 1024;
 
@@ -131,7 +133,11 @@ fn single_threaded(future: impl Future<Output = ()>) {
     runtime.expect("a runtime").block_on(future);
 }
 
+/// Connections to backends that are open.
+static POOLED: AtomicUsize = AtomicUsize::new(0);
+
 async fn answer(mut stream: TcpStream) {
+    POOLED.fetch_add(1, Ordering::Relaxed);
     let _ = stream.set_nodelay(true);
     let mut buffer = [0; 4096];
     let mut length = 0;
@@ -140,10 +146,11 @@ async fn answer(mut stream: TcpStream) {
         if buffer[..length].ends_with(b"\r\n\r\n") {
             length = 0;
             if stream.write_all(RESPONSE).await.is_err() {
-                return;
+                break;
             }
         }
     }
+    POOLED.fetch_sub(1, Ordering::Relaxed);
 }
 
 /// Clients that ask one request after the other, each on one connection, until they are to stop.
@@ -230,6 +237,7 @@ impl Board {
 struct Usage {
     memory_kib: u64,
     threads: u64,
+    /// Without connections to backends, of which there are as many as were once needed at the same time.
     descriptors: usize,
 }
 
@@ -244,7 +252,10 @@ impl Usage {
         Usage {
             memory_kib: number("VmRSS:"),
             threads: number("Threads:"),
-            descriptors: std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
+            // Both ends of a connection are in this process.
+            descriptors: std::fs::read_dir("/proc/self/fd")
+                .map_or(0, Iterator::count)
+                .saturating_sub(2 * POOLED.load(Ordering::Relaxed)),
         }
     }
 }
@@ -267,7 +278,9 @@ async fn soak(plan: Plan) {
         "policy = \"guest\"\n[policy.guest]\nfile = \"{}\"",
         built_in("round-robin").display()
     );
-    let proxy = Proxy::start(&format!("shards = 2\n{}", servers(&backends(), &policy))).await;
+    let cache = tempfile::tempdir().expect("a directory");
+    let settings = format!("shards = 2\ncache = \"{}\"\n", cache.path().display());
+    let proxy = Proxy::start(&(settings + &servers(&backends(), &policy))).await;
     let board = Arc::new(Board::default());
     board.phase.store(WARM_UP, Ordering::Relaxed);
     let running = clients(proxy.address(), &board, plan.pause);
@@ -299,7 +312,7 @@ async fn soak(plan: Plan) {
             true => fresh_times.push(took),
             false => known_times.push(took),
         }
-        if swap == plan.swaps / 10 {
+        if swap == EARLY.min(plan.swaps / 2) {
             early = Usage::now();
         }
         late = Usage::now();
@@ -337,9 +350,9 @@ async fn soak(plan: Plan) {
         let [half, most] = [0.5, 0.99].map(|share| quantile(times, share));
         println!("upload {name}, ms   {half:>13.1} {most:>16.1}");
     }
-    let tenth = format!("after {}", plan.swaps / 10);
+    let early_on = format!("after {}", EARLY.min(plan.swaps / 2));
     println!(
-        "                  {tenth:>13} {:>16}",
+        "                  {early_on:>13} {:>16}",
         format!("after {}", plan.swaps)
     );
     println!(

@@ -5,8 +5,8 @@
 use std::panic::{self, AssertUnwindSafe};
 use std::thread;
 
-/// The compiler recurses over what it is given; only what is used costs memory.
-const STACK_BYTES: usize = 16 * 1024 * 1024;
+/// Types may nest as deep as `bounds` lets them, and are read by recursion. Only what is used costs memory.
+const STACK_BYTES: usize = 32 * 1024 * 1024;
 
 const NAME: &str = "waypost-loader";
 

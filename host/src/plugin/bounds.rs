@@ -2,6 +2,8 @@
 
 use wasmparser::{Parser, Payload};
 
+use super::description;
+
 /// A policy is some ten to hundred kilobytes; compiling more than this is not a thing to do beside traffic.
 pub(super) const BYTES_MAX: u64 = 4 * 1024 * 1024;
 
@@ -14,6 +16,10 @@ const BODY_BYTES_MAX: usize = 256 * 1024;
 /// Modules and components within a component. One made of a module has three.
 const PARTS_MAX: u64 = 100;
 
+/// Types of components and instances, which nest: whoever reads them recurses, with some kilobytes of stack for each
+/// level and no end to it. A policy has some thirty.
+const NESTING_TYPES_MAX: usize = 1_000;
+
 /// What there is too much of. That the rest is well-formed is for the compiler to say.
 pub(super) fn check(wasm: &[u8]) -> Result<(), String> {
     if wasm.len() as u64 > BYTES_MAX {
@@ -21,6 +27,7 @@ pub(super) fn check(wasm: &[u8]) -> Result<(), String> {
     }
     let mut functions = 0;
     let mut parts = 0;
+    let mut nesting = 0;
     for payload in Parser::new(0).parse_all(wasm).map_while(Result::ok) {
         match payload {
             // Each makes for a function of its own: to call one of that type, or to cross a boundary.
@@ -28,6 +35,12 @@ pub(super) fn check(wasm: &[u8]) -> Result<(), String> {
             Payload::ImportSection(section) => functions += u64::from(section.count()),
             Payload::FunctionSection(section) => functions += u64::from(section.count()),
             Payload::ComponentCanonicalSection(section) => functions += u64::from(section.count()),
+            Payload::ComponentTypeSection(section) => {
+                nesting += nesting_types(wasm.get(section.range()).unwrap_or_default());
+            }
+            Payload::CustomSection(section) if section.name().starts_with(description::SECTION) => {
+                nesting += nesting_types(section.data());
+            }
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => parts += 1,
             Payload::CodeSectionEntry(body) if body.range().len() > BODY_BYTES_MAX => {
                 return Err(format!(
@@ -42,11 +55,23 @@ pub(super) fn check(wasm: &[u8]) -> Result<(), String> {
                 "has {functions} functions or more, with their types; {FUNCTIONS_MAX} are allowed"
             ));
         }
+        if nesting > NESTING_TYPES_MAX {
+            return Err(format!(
+                "describes types within types; {NESTING_TYPES_MAX} are allowed"
+            ));
+        }
         if parts > PARTS_MAX {
             return Err(format!("has more than {PARTS_MAX} modules in it"));
         }
     }
     Ok(())
+}
+
+/// At most so many types of components and instances are in there: each begins with one of two bytes, which elsewhere
+/// are seldom. To count them as what they are would be to read them.
+fn nesting_types(types: &[u8]) -> usize {
+    let begins = |byte: &&u8| matches!(**byte, 0x41 | 0x42);
+    types.iter().filter(begins).count()
 }
 
 /// The same for a file that nobody needs to read first.
@@ -142,6 +167,25 @@ mod tests {
         assert_eq!(check(&body(BODY_BYTES_MAX / 2)), Ok(()));
         let refused = check(&body(BODY_BYTES_MAX)).unwrap_err();
         assert!(refused.starts_with("has a function of"), "{refused}");
+    }
+
+    #[test]
+    fn types_in_types_have_an_end() {
+        let component = |levels: usize| {
+            let types = [&[1][..], &[0x42, 1, 1].repeat(levels), &[0x42, 0]].concat();
+            [b"\0asm\x0d\0\x01\0", &section(7, &types)[..]].concat()
+        };
+        let described = |levels: usize| {
+            let custom = [&b"\x0fcomponent-type:"[..], &component(levels)].concat();
+            module(&[section(0, &custom)])
+        };
+        for bytes in [component(900), described(900)] {
+            assert_eq!(check(&bytes), Ok(()));
+        }
+        for bytes in [component(1_000), described(1_000), component(1_300_000)] {
+            let refused = check(&bytes).unwrap_err();
+            assert!(refused.starts_with("describes types within"), "{refused}");
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::bindings::{
 };
 use super::quarantine::Record;
 use super::state::{self, Guest};
-use super::{About, Engine, Plugin, Stats, aside, bounds, deadline};
+use super::{About, Engine, Plugin, Stats, aside, bounds, deadline, description};
 use crate::config::{self, PolicySource};
 use crate::policy::slot;
 use crate::policy::{Policy as _, PolicyFailure};
@@ -405,6 +405,7 @@ fn componentize(engine: &Engine, bytes: &[u8]) -> Result<Vec<u8>, Problem> {
     };
     // The encoder trusts a module to be well-formed, and panics on some that are not.
     Module::validate(&engine.wasmtime, bytes).map_err(|error| no_policy(&error.root_cause()))?;
+    check_description(bytes)?;
     let encode = || {
         let mut encoder = ComponentEncoder::default().validate(true).module(bytes)?;
         encoder.encode()
@@ -459,6 +460,23 @@ fn check_import(name: &str) -> Result<(), Problem> {
         Some((_, version)) if compatible(version) => Ok(()),
         Some((_, version)) => Err(wrong_version(version)),
         None => Ok(()),
+    }
+}
+
+/// Sees to it that a module speaks of one package alone; see [`description`].
+fn check_description(module: &[u8]) -> Result<(), Problem> {
+    let interfaces = description::interfaces(module);
+    for name in &interfaces {
+        check_import(name)?;
+    }
+    let version = |name: &String| name.split_once('@').map(|(_, version)| version.to_owned());
+    let mut pairs = interfaces.iter().zip(interfaces.iter().skip(1));
+    match pairs.find(|(name, next)| version(name) != version(next)) {
+        None => Ok(()),
+        Some((name, next)) => Err(Problem::new(
+            format!("is built for more than one version of the contract: {name} and {next}"),
+            REBUILD,
+        )),
     }
 }
 
