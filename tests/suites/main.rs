@@ -7,7 +7,6 @@ mod containment; // policies that misbehave: refused, or contained
 mod fields; // header fields: what is taken off, put on and passed through; `Expect`
 mod forwarding; // messages on their way: framing, streaming, order, connections kept and closed
 mod lifecycle; // drain, crash and replacement of shards
-mod mutants; // damaged and made-up modules, by the thousand
 mod node; // real applications: Express, `cluster`, WebSockets
 #[cfg(target_os = "linux")]
 mod pressure; // readers that are slow: back-pressure in both directions

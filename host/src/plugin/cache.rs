@@ -16,6 +16,7 @@ use std::{env, fmt, process};
 
 use sha2::{Digest as _, Sha256};
 
+use super::precompiled::MachineCode;
 use crate::config;
 
 /// More policies than anybody has, with some versions of each.
@@ -49,17 +50,8 @@ pub(crate) struct Cache {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Key(Digest);
 
-/// Bytes that `Component::serialize` made, as they were. Only [`Cache::load`] makes these.
-pub(super) struct Code(Vec<u8>);
-
-impl Code {
-    pub(super) fn bytes(&self) -> &[u8] {
-        self.0.get(Code::START..).unwrap_or_default()
-    }
-
-    /// Where the code starts in an entry: after the magic, the key and the digest of the code.
-    const START: usize = MAGIC.len() + 2 * size_of::<Digest>();
-}
+/// Where the code starts in an entry: after the magic, the key and the digest of the code.
+const START: usize = MAGIC.len() + 2 * size_of::<Digest>();
 
 // === Key ===
 
@@ -115,7 +107,7 @@ impl Cache {
     }
 
     /// The code kept under a key.
-    pub(super) fn load(&self, key: Key) -> Option<Code> {
+    pub(super) fn load(&self, key: Key) -> Option<MachineCode> {
         let entry = self.read(key);
         entry.unwrap_or_else(|trouble| {
             self.tell("read", &trouble);
@@ -123,13 +115,13 @@ impl Cache {
         })
     }
 
-    /// Keeps code that `Component::serialize` made.
+    /// Keeps code; it must be that of a [`MachineCode`].
     pub(super) fn store(&self, key: Key, code: &[u8]) {
         let stored = self.write(key, code).and_then(|()| self.evict());
         stored.unwrap_or_else(|trouble| self.tell("write", &trouble));
     }
 
-    fn read(&self, key: Key) -> io::Result<Option<Code>> {
+    fn read(&self, key: Key) -> io::Result<Option<MachineCode>> {
         match fs::metadata(&self.directory) {
             Ok(metadata) => check_private(&self.directory, &metadata)?,
             Err(error) => return absent(error),
@@ -148,12 +140,12 @@ impl Cache {
         }
         // What is used stays.
         let _ = file.set_modified(SystemTime::now());
-        Ok(Some(Code(entry)))
+        Ok(Some(MachineCode::kept(entry, START)))
     }
 
     fn write(&self, key: Key, code: &[u8]) -> io::Result<()> {
         static WRITTEN: AtomicU64 = AtomicU64::new(0);
-        if (code.len() + Code::START) as u64 >= ENTRY_BYTES_MAX {
+        if (code.len() + START) as u64 >= ENTRY_BYTES_MAX {
             return Ok(());
         }
         DirBuilder::new()

@@ -10,7 +10,7 @@ use wasmtime::{Config, Inlining, OptLevel};
 
 use super::bindings::Policy;
 use super::cache::{Cache, Key};
-use super::precompiled;
+use super::precompiled::MachineCode;
 use super::state::Guest;
 use crate::config;
 
@@ -60,19 +60,15 @@ impl Engine {
 
     /// What was compiled of a policy's bytes before; `digest` is theirs.
     pub(super) fn kept(&self, digest: &str) -> Option<Component> {
-        let code = self
-            .cache
-            .as_ref()?
-            .load(Key::new(&self.wasmtime, digest))?;
-        precompiled::component(&self.wasmtime, &code)
+        let cache = self.cache.as_ref()?;
+        let code = cache.load(Key::new(&self.wasmtime, digest))?;
+        code.component(&self.wasmtime).ok()
     }
 
     /// Keeps what was compiled of a policy's bytes.
-    pub(super) fn keep(&self, digest: &str, component: &Component) {
-        let Some(cache) = &self.cache else { return };
-        match component.serialize() {
-            Ok(code) => cache.store(Key::new(&self.wasmtime, digest), &code),
-            Err(error) => tracing::debug!("cannot keep compiled code: {error:#}"),
+    pub(super) fn keep(&self, digest: &str, code: &MachineCode) {
+        if let Some(cache) = &self.cache {
+            cache.store(Key::new(&self.wasmtime, digest), code.bytes());
         }
     }
 
@@ -91,7 +87,7 @@ impl std::fmt::Debug for Engine {
 }
 
 /// Each setting that differs from wasmtime's default, and why.
-fn config() -> Config {
+pub(super) fn config() -> Config {
     let mut config = Config::new();
     // A policy's call is synchronous; support for concurrent ones makes each four times as expensive.
     config.concurrency_support(false);

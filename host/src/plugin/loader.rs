@@ -17,6 +17,7 @@ use super::bindings::{
     OutcomesHook, OutcomesHookIndices, Policy, PolicyIndices, ResponsesHook, ResponsesHookIndices,
     StateHook, StateHookIndices,
 };
+use super::precompiled::MachineCode;
 use super::quarantine::Record;
 use super::state::{self, Guest};
 use super::{About, Engine, Plugin, Stats, aside, bounds, deadline, description};
@@ -173,9 +174,14 @@ impl Plugin {
         bytes: &[u8],
     ) -> Result<Plugin, Problem> {
         let digest = digest(bytes);
-        let kept = engine.kept(&digest);
-        let is_new = kept.is_none();
-        let component = kept.map_or_else(|| compile(engine, bytes), Ok)?;
+        let (component, new) = match engine.kept(&digest) {
+            Some(component) => (component, None),
+            None => {
+                let code = compile(engine, bytes)?;
+                let component = code.component(&engine.wasmtime).map_err(not_compiled)?;
+                (component, Some(code))
+            }
+        };
         check_world(engine, &component)?;
         let pre = engine.linker.instantiate_pre(&component).map_err(|error| {
             Problem::new(
@@ -185,8 +191,8 @@ impl Plugin {
         })?;
         let code = Code::new(engine, pre)?;
         let about = code.describe(settings)?;
-        if is_new {
-            engine.keep(&digest, &component);
+        if let Some(code) = new {
+            engine.keep(&digest, &code);
         }
         let config = settings.config.to_string();
         Ok(Plugin {
@@ -375,12 +381,17 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Problem> {
 
 /// Bounded by what may be in a policy, and one after the other: compiling takes a hundred times a policy's size in
 /// memory.
-fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, Problem> {
+fn compile(engine: &Engine, bytes: &[u8]) -> Result<MachineCode, Problem> {
     bounds::check(bytes).map_err(|too_much| Problem::new(too_much, TOO_LARGE))?;
     let _turn = engine.turn();
     let component = componentize(engine, bytes)?;
-    Component::new(&engine.wasmtime, component)
-        .map_err(|error| Problem::new(format!("does not compile: {}", first_line(&error)), DAMAGED))
+    MachineCode::compile(&component).map_err(not_compiled)
+}
+
+fn not_compiled(error: wasmtime::Error) -> Problem {
+    let reason = error.root_cause().to_string();
+    let reason = reason.lines().next().unwrap_or_default();
+    Problem::new(format!("does not compile: {reason}"), DAMAGED)
 }
 
 /// A component as it is; a core module with a component wrapped around it.
@@ -505,14 +516,4 @@ fn chain(error: &wasmtime::Error) -> String {
         .map(|cause| cause.to_string())
         .collect::<Vec<_>>()
         .join(": ")
-}
-
-fn first_line(error: &wasmtime::Error) -> String {
-    error
-        .root_cause()
-        .to_string()
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .to_owned()
 }

@@ -1,23 +1,40 @@
 //! Damaged and made-up modules, by the thousand: each gets an answer in time, and none takes anything down.
 //!
-//! `WAYPOST_MUTANTS` says how many; from 20,000 on memory is looked at too:
-//! `WAYPOST_MUTANTS=100000 cargo test --release -p waypost-tests --test suites -- mutants --nocapture`
+//! `WAYPOST_MUTANTS` says how many:
+//! `WAYPOST_MUTANTS=100000 cargo test --release -p waypost-tests --test mutants -- --nocapture`
+//!
+//! A binary of its own, because it counts what is allocated.
 
+#[path = "../suites/guests.rs"]
+#[allow(dead_code, reason = "the suites use more of it")]
+mod guests;
+
+use std::alloc::System;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use cap::Cap;
 use wasmparser::{ExternalKind, Parser, Payload, TypeRef, ValType};
 use waypost::inspect::Inspector;
 
 use crate::guests::{component, guest};
 
+/// What the system says is in memory also depends on what the compiler once needed at its worst.
+#[global_allocator]
+static ALLOCATED: Cap<System> = Cap::new(System, usize::MAX);
+
+/// One test at a time, so that what is allocated belongs to it.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// How many by default: some seconds' worth in a debug build.
 const MUTANTS: u64 = 2_000;
-/// So many say something about memory.
-const MUTANTS_FOR_MEMORY: u64 = 20_000;
-/// What memory may grow by once it has been used for everything.
-const GROWTH_MAX: usize = 8 * 1024 * 1024;
+/// What may stay allocated after the last one beyond what was after the first tenth.
+const GROWTH_MAX: usize = 1024 * 1024;
 /// Far above what any takes, on a machine that is busy with other tests.
 const TIME_MAX: Duration = Duration::from_secs(20);
 
@@ -26,7 +43,8 @@ const TIME_MAX: Duration = Duration::from_secs(20);
 const SEEDS: [&str; 3] = ["first-healthy", "rewrites-responses", "counts-outcomes"];
 
 #[test]
-fn mutants_truncated_anywhere_get_an_answer() {
+fn truncated_anywhere_they_get_an_answer() {
+    let _turn = alone();
     let inspector = Inspector::new().expect("an inspector");
     let mut answers = Answers::default();
     for whole in [module("first-healthy"), component("first-healthy")] {
@@ -41,7 +59,8 @@ fn mutants_truncated_anywhere_get_an_answer() {
 }
 
 #[test]
-fn mutants_get_an_answer() {
+fn each_gets_an_answer() {
+    let _turn = alone();
     let count = std::env::var("WAYPOST_MUTANTS").map_or(MUTANTS, |text| {
         text.parse().expect("WAYPOST_MUTANTS is a number")
     });
@@ -52,7 +71,7 @@ fn mutants_get_an_answer() {
     let mut memory = Vec::new();
     for number in 0..count {
         if number.is_multiple_of((count / 10).max(1)) {
-            memory.push(resident());
+            memory.push([ALLOCATED.allocated(), resident()]);
         }
         // By its number alone, any of them can be made again.
         let mut random = Random(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -63,11 +82,11 @@ fn mutants_get_an_answer() {
         let (strategy, mutant) = seeds.mutant(&mut random);
         answers.note(strategy, &inspector, &mutant);
     }
-    memory.push(resident());
-    println!(
-        "{count} mutants; resident at each tenth, KiB: {:?}",
-        kib(&memory)
-    );
+    memory.push([ALLOCATED.allocated(), resident()]);
+    println!("{count} mutants; allocated and resident at each tenth, KiB:");
+    for [allocated, resident] in &memory {
+        println!("{:>12} {:>8}", allocated / 1024, resident / 1024);
+    }
     println!("{answers}");
     assert!(
         answers.kinds.len() > 10,
@@ -77,16 +96,15 @@ fn mutants_get_an_answer() {
         let good = inspector.inspect(seed);
         assert!(good.is_ok(), "a good one is not taken any more: {good:?}");
     }
-    if count >= MUTANTS_FOR_MEMORY {
-        let warm = memory[1];
-        let last = memory[memory.len() - 1];
-        assert!(last <= warm + GROWTH_MAX, "{:?}", kib(&memory));
+    if let ([_, warm, ..], [.., last]) = (&memory[..], &memory[..]) {
+        assert!(last[0] <= warm[0] + GROWTH_MAX, "{memory:?}");
     }
 }
 
 /// The encoder would follow packages that refer to each other until the stack ends.
 #[test]
-fn mutants_that_lead_in_circles_are_refused() {
+fn descriptions_that_lead_in_circles_are_refused() {
+    let _turn = alone();
     let inspector = Inspector::new().expect("an inspector");
     let text = b"waypost:policy/response@";
     let mut module = module("first-healthy");
@@ -106,7 +124,8 @@ fn mutants_that_lead_in_circles_are_refused() {
 
 /// Who reads types recurses over them.
 #[test]
-fn mutants_that_nest_deeply_are_refused() {
+fn types_that_nest_deeply_are_refused() {
+    let _turn = alone();
     const MODULE: &[u8] = b"\0asm\x01\0\0\0";
     const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
     let section =
@@ -127,10 +146,6 @@ fn mutants_that_nest_deeply_are_refused() {
 
 fn module(name: &str) -> Vec<u8> {
     std::fs::read(guest(name)).expect("a module that was just built")
-}
-
-fn kib(bytes: &[usize]) -> Vec<usize> {
-    bytes.iter().map(|bytes| bytes / 1024).collect()
 }
 
 /// Bytes of this process in memory; 0 where the system does not say.
