@@ -24,10 +24,7 @@ pub(super) fn run<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String>
         let thread = thread::Builder::new()
             .name(NAME.to_owned())
             .stack_size(STACK_BYTES)
-            .spawn_scoped(scope, || {
-                yield_to_requests();
-                caught(work)
-            });
+            .spawn_scoped(scope, || caught(work));
         match thread.map(thread::ScopedJoinHandle::join) {
             Ok(Ok(done)) => done,
             // Only what panics while it is dropped gets here.
@@ -37,17 +34,17 @@ pub(super) fn run<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String>
     })
 }
 
-/// A compiler takes all the time it can get. Requests are worth ten times as much.
+/// Has this thread, which is to be one that [`run`] made, give way to requests from now on.
 #[cfg(target_os = "linux")]
-fn yield_to_requests() {
-    /// A tenth of the weight of a thread that says nothing.
-    const NICE: i32 = 10;
+pub(super) fn yield_to_requests() {
+    /// A third of the weight of a thread that says nothing.
+    const NICE: i32 = 5;
     // Linux has a priority for each thread. Without it, loading is only less polite.
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
 }
 
 #[cfg(not(target_os = "linux"))]
-fn yield_to_requests() {}
+pub(super) fn yield_to_requests() {}
 
 const NO_REASON: &str = "the compiler breaks down on it";
 

@@ -384,6 +384,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Problem> {
 fn compile(engine: &Engine, bytes: &[u8]) -> Result<MachineCode, Problem> {
     bounds::check(bytes).map_err(|too_much| Problem::new(too_much, TOO_LARGE))?;
     let _turn = engine.turn();
+    aside::yield_to_requests();
     let component = componentize(engine, bytes)?;
     MachineCode::compile(&component).map_err(not_compiled)
 }
