@@ -166,6 +166,17 @@ pub enum ServerState {
     Down,
 }
 
+impl std::fmt::Display for ServerState {
+    /// As it is written in a configuration.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            ServerState::Up => "up",
+            ServerState::Draining => "draining",
+            ServerState::Down => "down",
+        })
+    }
+}
+
 /// `[policy.NAME]`, or a built-in one that an upstream names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
@@ -201,7 +212,7 @@ pub const BUILT_IN: [&str; 2] = ["round-robin", "least-conn"];
 /// The name of [`PolicySource::Rotation`].
 pub const ROTATION: &str = "rotation";
 
-/// When a version of a policy is taken out: the last good version takes its place, or else rotation.
+/// When a version of a policy is taken out: the last good version takes its place, or else what `on_failure` says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Quarantine {
     /// Failed calls within `window`; 0 never.

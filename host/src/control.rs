@@ -74,11 +74,13 @@ struct Chosen {
     failed_with: Option<config::Policy>,
 }
 
-/// Whether a change takes in what is in the policies' files.
+/// What a change takes in beside what it is about. What is wrong elsewhere must not be in its way.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Files {
-    Read,
-    Leave,
+enum Fresh {
+    /// What is in the policies' files, and what the names of backends resolve to.
+    Everything,
+    Files,
+    Nothing,
 }
 
 /// What `status` tells beside the snapshot.
@@ -177,7 +179,8 @@ impl Control {
         status
     }
 
-    /// Reads the configuration file again and puts it into force, together with new code in the policies' files.
+    /// Reads the configuration file again and puts it into force, together with new code in the policies' files and
+    /// new addresses of backends' names.
     ///
     /// # Errors
     /// Where the file, a policy or a listener is wrong; everything is as it was.
@@ -187,7 +190,7 @@ impl Control {
         if let Some(file) = &plan.file {
             next.written = Config::load(file).map_err(ControlError::Config)?;
         }
-        self.change(&mut plan, next, Files::Read).await
+        self.change(&mut plan, next, Fresh::Everything).await
     }
 
     /// Puts a configuration into force.
@@ -200,7 +203,7 @@ impl Control {
             written: config,
             ..plan.clone()
         };
-        self.change(&mut plan, next, Files::Read).await
+        self.change(&mut plan, next, Fresh::Everything).await
     }
 
     /// Replaces a policy's code, until its file changes or the process ends.
@@ -218,7 +221,7 @@ impl Control {
         let mut next = plan.clone();
         next.choices.insert(policy.to_owned(), chosen);
         next.quarantined.remove(policy);
-        self.change(&mut plan, next, Files::Leave).await
+        self.change(&mut plan, next, Fresh::Nothing).await
     }
 
     /// Goes back to the version of a policy that was in force before.
@@ -241,7 +244,7 @@ impl Control {
         };
         next.choices.insert(policy.to_owned(), chosen);
         next.quarantined.remove(policy);
-        self.change(&mut plan, next, Files::Leave).await
+        self.change(&mut plan, next, Fresh::Nothing).await
     }
 
     /// Changes what a backend takes. Kept over reloads until it is set back.
@@ -267,7 +270,7 @@ impl Control {
                 next.overrides.remove(&key);
             }
         }
-        self.change(&mut plan, next, Files::Leave).await
+        self.change(&mut plan, next, Fresh::Nothing).await
     }
 
     /// Builds the snapshot of a plan and puts it into force; the plan with it.
@@ -275,17 +278,18 @@ impl Control {
         &self,
         plan: &mut Plan,
         mut next: Plan,
-        files: Files,
+        fresh: Fresh,
     ) -> Result<Report, ControlError> {
         let started = Instant::now();
         let previous = self.inner.server.snapshot();
-        next.forget_overtaken_choices(files);
+        next.forget_overtaken_choices(fresh);
         let mut config = next.effective();
         let asked_shards = std::mem::replace(&mut config.shards, previous.config.shards);
         let ground = Ground {
             engine: self.inner.engine.clone(),
             previous: Some(previous.clone()),
-            rereads: files == Files::Read,
+            rereads: fresh != Fresh::Nothing,
+            resolves: fresh == Fresh::Everything,
             choices: next
                 .choices
                 .iter()
@@ -301,7 +305,7 @@ impl Control {
             changes: changes::between(&previous, &snapshot),
         };
         if report.changes.is_empty() {
-            next.note_shards(asked_shards, &previous, &mut report);
+            next.note_for_restart(plan, asked_shards, &previous, &mut report);
             self.take_notes(&next);
             *plan = next;
             return Ok(report);
@@ -319,7 +323,7 @@ impl Control {
         }
         let active = started.elapsed();
         next.remember(&previous, &swapped);
-        next.note_shards(asked_shards, &previous, &mut report);
+        next.note_for_restart(plan, asked_shards, &previous, &mut report);
         self.note_swaps(&swapped, &before, built, active);
         *plan = next;
         for change in &report.changes {
@@ -386,7 +390,7 @@ impl Plan {
 
     /// Ends the choices of policies that something newer is said of: other code in their file, or other settings for
     /// one that had failed.
-    fn forget_overtaken_choices(&mut self, files: Files) {
+    fn forget_overtaken_choices(&mut self, fresh: Fresh) {
         let policies = &self.written.policies;
         let quarantined = &mut self.quarantined;
         self.choices.retain(|name, chosen| {
@@ -394,7 +398,7 @@ impl Plan {
             let stays = settings.is_some_and(|settings| {
                 let failed_with = chosen.failed_with.as_ref();
                 failed_with.is_none_or(|failed| failed == settings)
-                    && (files == Files::Leave || digest_of_file(settings) == chosen.file)
+                    && (fresh == Fresh::Nothing || digest_of_file(settings) == chosen.file)
             });
             if !stays {
                 quarantined.remove(name);
@@ -431,23 +435,30 @@ impl Plan {
         Some(versions.remove(at))
     }
 
-    fn note_shards(&self, asked: usize, previous: &Snapshot, report: &mut Report) {
-        if asked != previous.config.shards {
-            let now = previous.config.shards;
+    /// What does not come into force without a restart.
+    fn note_for_restart(
+        &self,
+        before: &Plan,
+        shards: usize,
+        previous: &Snapshot,
+        report: &mut Report,
+    ) {
+        let now = previous.config.shards;
+        if shards != now {
             report.changes.push(format!(
-                "shards: {asked} need a restart; there are {now} until then"
+                "shards: {shards} need a restart; there are {now} until then"
             ));
+        }
+        if self.written.admin != before.written.admin {
+            let line = "admin: other settings need a restart; those of the start stay until then";
+            report.changes.push(line.to_owned());
         }
     }
 }
 
 impl fmt::Display for Override {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.state.map(|state| match state {
-            ServerState::Up => "up".to_owned(),
-            ServerState::Draining => "draining".to_owned(),
-            ServerState::Down => "down".to_owned(),
-        });
+        let state = self.state.map(|state| state.to_string());
         let weight = self.weight.map(|weight| format!("weight {weight}"));
         let said: Vec<String> = state.into_iter().chain(weight).collect();
         f.write_str(&said.join(", "))

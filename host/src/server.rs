@@ -119,11 +119,7 @@ impl Server {
     /// # Errors
     /// As [`Server::start`].
     pub async fn start_from(file: Option<PathBuf>, config: Config) -> Result<Server, StartError> {
-        let listeners = config
-            .listeners
-            .iter()
-            .map(|listener| Listening::open(listener.address, config.shards))
-            .collect::<Result<Vec<_>, _>>()?;
+        let listeners = open_all(&config, Vec::new(), config.shards)?;
         let watch = Watch::new(&config);
         let ground = Ground::new().map_err(StartError::System)?;
         let (engine, alarm) = (ground.engine.clone(), ground.alarm.clone());
@@ -279,7 +275,11 @@ impl Shared {
     /// Where a new address cannot be listened on; then nothing has changed.
     pub(crate) async fn publish(&self, snapshot: Snapshot) -> Result<(), StartError> {
         let generation = snapshot.generation;
-        let mut opened = self.open_new(&snapshot)?;
+        let open = lock(&self.listeners)
+            .iter()
+            .map(|listening| listening.configured)
+            .collect();
+        let mut opened = open_all(&snapshot.config, open, self.shards.len())?;
         let wanted: Vec<SocketAddr> = snapshot
             .config
             .listeners
@@ -312,24 +312,6 @@ impl Shared {
             self.order_all(|| Order::Close(gone.bound));
         }
         Ok(())
-    }
-
-    /// Opens the listeners of a snapshot that are not open yet.
-    fn open_new(&self, snapshot: &Snapshot) -> Result<Vec<Listening>, StartError> {
-        let mut open: Vec<SocketAddr> = lock(&self.listeners)
-            .iter()
-            .map(|listening| listening.configured)
-            .collect();
-        let mut opened = Vec::new();
-        for listener in &snapshot.config.listeners {
-            match open.iter().position(|address| *address == listener.address) {
-                Some(at) => {
-                    open.remove(at);
-                }
-                None => opened.push(Listening::open(listener.address, self.shards.len())?),
-            }
-        }
-        Ok(opened)
     }
 
     fn hand_out(&self, listening: &Listening) {
@@ -392,6 +374,11 @@ impl Shared {
             index,
             sender: self.obituaries.clone(),
         };
+        // Before it runs: who waits for it to switch must find its numbers, and not those of its predecessor.
+        if let Some(handle) = self.shards.get(index) {
+            *lock(&handle.orders) = orders;
+            *lock(&handle.stats) = stats;
+        }
         thread::Builder::new()
             .name(format!("waypost-shard-{index}"))
             .stack_size(shard::STACK_BYTES)
@@ -401,13 +388,11 @@ impl Shared {
                     tracing::error!(shard = index, %error, "shard could not run");
                 }
             })?;
-        if let Some(handle) = self.shards.get(index) {
-            *lock(&handle.orders) = orders;
-            *lock(&handle.stats) = stats;
-            // The order may have gone to the predecessor; as the sockets are taken away before, one of the two comes.
-            if self.draining.load(Ordering::Acquire) {
-                let _ = lock(&handle.orders).send(Order::Drain);
-            }
+        // The order may have gone to the predecessor; as the sockets are taken away before, one of the two comes.
+        if self.draining.load(Ordering::Acquire)
+            && let Some(handle) = self.shards.get(index)
+        {
+            let _ = lock(&handle.orders).send(Order::Drain);
         }
         Ok(())
     }
@@ -467,12 +452,44 @@ async fn look_after_backends(mut snapshots: watch::Receiver<Arc<Snapshot>>) {
 
 // === listening ===
 
+/// Opens the listeners of a configuration that are not open yet.
+fn open_all(
+    config: &Config,
+    open: Vec<SocketAddr>,
+    shards: usize,
+) -> Result<Vec<Listening>, StartError> {
+    let mut ours = open.clone();
+    let mut unclaimed = open;
+    let mut opened = Vec::new();
+    for listener in &config.listeners {
+        let address = listener.address;
+        if let Some(at) = unclaimed.iter().position(|open| *open == address) {
+            unclaimed.remove(at);
+            continue;
+        }
+        let listening = Listening::open(address, shards, &ours);
+        opened.push(listening.map_err(|error| StartError::Listen { address, error })?);
+        ours.push(address);
+    }
+    Ok(opened)
+}
+
 impl Listening {
-    fn open(configured: SocketAddr, shards: usize) -> Result<Listening, StartError> {
-        let (bound, sockets) = bind(configured, shards).map_err(|error| StartError::Listen {
-            address: configured,
-            error,
-        })?;
+    /// One socket per shard on the same address: the system spreads connections over them, and no shard waits for
+    /// another to accept. `ours` are the addresses that this process listens on.
+    fn open(configured: SocketAddr, shards: usize, ours: &[SocketAddr]) -> io::Result<Listening> {
+        let mut bound = configured;
+        // Sockets that share a port also share it with a second server: see that there is none before sharing it. Our
+        // own on `127.0.0.1` is none to one on `0.0.0.0`, whichever comes first.
+        if !ours.iter().any(|ours| overlap(*ours, configured)) {
+            let probe = socket(configured, false)?;
+            if let (Some(address), 0) = (probe.local_addr()?.as_socket(), configured.port()) {
+                bound = address;
+            }
+        }
+        let sockets = (0..shards)
+            .map(|_| socket(bound, true).map(TcpListener::from))
+            .collect::<io::Result<Vec<_>>>()?;
         Ok(Listening {
             configured,
             bound,
@@ -481,20 +498,12 @@ impl Listening {
     }
 }
 
-/// One socket per shard on the same address: the system spreads connections over them, and no shard waits for another
-/// to accept.
-fn bind(address: SocketAddr, shards: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
-    // Sockets that share a port also share it with a second server: see that there is none before sharing it.
-    let probe = socket(address, false)?;
-    let address = match (probe.local_addr()?.as_socket(), address.port()) {
-        (Some(bound), 0) => bound,
-        _ => address,
-    };
-    drop(probe);
-    let sockets = (0..shards)
-        .map(|_| socket(address, true).map(TcpListener::from))
-        .collect::<io::Result<Vec<_>>>()?;
-    Ok((address, sockets))
+/// Whether one of two addresses is every address of the machine and the other one of them, with the same port.
+fn overlap(one: SocketAddr, two: SocketAddr) -> bool {
+    one.port() == two.port()
+        && one.port() != 0
+        && one.is_ipv4() == two.is_ipv4()
+        && one.ip().is_unspecified() != two.ip().is_unspecified()
 }
 
 fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {

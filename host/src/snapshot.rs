@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::config::{self, Config, OnFailure};
+use crate::config::{self, Config, OnFailure, PolicySource};
 use crate::plugin::{Engine, LoadError, Plugin};
 use crate::policy::slot::Balancer;
 use crate::route::RouteTable;
@@ -25,7 +25,7 @@ pub(crate) struct Snapshot {
     pub(crate) routes: RouteTable,
     /// In the order of `config.upstreams`.
     pub(crate) balancers: Vec<Arc<Balancer>>,
-    /// In the order of `config.policies`; `None` is `rotation`, or a policy that rotation stands in for.
+    /// In the order of `config.policies`; `None` is `rotation`, or a policy that may not be asked any more.
     pub(crate) plugins: Vec<Option<Arc<Plugin>>>,
     /// Where each upstream is in `balancers`.
     pub(crate) by_name: HashMap<String, usize>,
@@ -39,6 +39,8 @@ pub(crate) struct Ground {
     /// Whether the policies' files are read again. Otherwise those that stay go on with the code they have: what is
     /// wrong with a file must not be in the way of another change.
     pub(crate) rereads: bool,
+    /// Whether names that are known are resolved again.
+    pub(crate) resolves: bool,
     /// Code that is to run in place of what the configuration names, by policy.
     pub(crate) choices: HashMap<String, Choice>,
     /// Rung when a policy has failed too often.
@@ -52,6 +54,7 @@ impl Ground {
             engine: Engine::new()?,
             previous: None,
             rereads: true,
+            resolves: true,
             choices: HashMap::new(),
             alarm: Arc::default(),
         })
@@ -65,8 +68,8 @@ pub(crate) enum Choice {
     Pushed(Arc<[u8]>),
     /// A version that was in force before.
     Earlier(Arc<Plugin>),
-    /// Rotation, until the policy is tried again.
-    Rotation,
+    /// None: what `on_failure` says, until the policy is tried again.
+    Nothing,
 }
 
 /// Why a configuration cannot come into force although it is well-formed.
@@ -145,7 +148,7 @@ impl Snapshot {
         ground.engine = ground.engine.caching(&config.cache);
         let mut upstreams = Vec::with_capacity(config.upstreams.len());
         for settings in &config.upstreams {
-            upstreams.push(resolve(settings, ground.previous.as_deref()).await?);
+            upstreams.push(resolve(settings, &ground).await?);
         }
         // Compiling takes longer than anything else that this thread does.
         let assembled = tokio::task::spawn_blocking(move || assemble(config, upstreams, &ground));
@@ -165,7 +168,7 @@ impl Snapshot {
         self.plugins.get(index)?.as_ref()
     }
 
-    fn balancer(&self, upstream: &str) -> Option<&Arc<Balancer>> {
+    pub(crate) fn balancer(&self, upstream: &str) -> Option<&Arc<Balancer>> {
         self.balancers.get(*self.by_name.get(upstream)?)
     }
 }
@@ -192,10 +195,10 @@ fn assemble(
     for upstream in upstreams {
         let index = upstream.settings.policy;
         let plugin = plugins.get(index).cloned().flatten();
-        let on_failure = config
-            .policies
-            .get(index)
-            .map_or(OnFailure::Fallback, |policy| policy.on_failure);
+        let on_failure = match config.policies.get(index) {
+            Some(policy) if policy.source != PolicySource::Rotation => policy.on_failure,
+            Some(_) | None => OnFailure::Fallback,
+        };
         let name = upstream.settings.name.clone();
         let next = Balancer::new(upstream, plugin, on_failure, ground.alarm.clone());
         if let Some(same) = previous.and_then(|previous| previous.balancer(&name))
@@ -232,7 +235,7 @@ fn load(settings: &config::Policy, ground: &Ground) -> Result<Option<Arc<Plugin>
     let previous = ground.previous.as_deref();
     let previous = previous.and_then(|previous| previous.plugin(&settings.name));
     match ground.choices.get(&settings.name) {
-        Some(Choice::Rotation) => Ok(None),
+        Some(Choice::Nothing) => Ok(None),
         // The code of then, with the settings of now.
         Some(Choice::Earlier(plugin)) => {
             let made = previous.filter(|previous| previous.digest == plugin.digest);
@@ -275,23 +278,30 @@ impl PolicyError {
 /// An upstream with the addresses of its backends; the one that is in force where nothing has changed.
 async fn resolve(
     settings: &config::Upstream,
-    previous: Option<&Snapshot>,
+    ground: &Ground,
 ) -> Result<Arc<Upstream>, BuildError> {
-    let previous = previous
+    let previous = ground
+        .previous
+        .as_ref()
         .and_then(|previous| previous.balancer(&settings.name))
         .map(|balancer| &balancer.upstream);
     let mut backends = Vec::with_capacity(settings.servers.len());
     for server in &settings.servers {
-        let addresses = lookup(&server.address)
-            .await
-            .map_err(|error| BuildError::Resolve {
-                upstream: settings.name.clone(),
-                address: server.address.clone(),
-                error,
-            })?;
         let known = previous.and_then(|previous| previous.backend_at(&server.address));
+        let addresses = match known {
+            Some(known) if !ground.resolves => known.addresses.clone(),
+            Some(_) | None => {
+                lookup(&server.address)
+                    .await
+                    .map_err(|error| BuildError::Resolve {
+                        upstream: settings.name.clone(),
+                        address: server.address.clone(),
+                        error,
+                    })?
+            }
+        };
         backends.push(match known {
-            Some(same) if same.settings == *server && same.addresses == addresses => same.clone(),
+            Some(same) if same.settings == *server && same.is_at(&addresses) => same.clone(),
             Some(known) => Arc::new(known.successor(server.clone(), addresses)),
             None => Arc::new(Backend::new(server.clone(), addresses)),
         });
@@ -315,5 +325,51 @@ async fn lookup(address: &str) -> std::io::Result<Vec<SocketAddr>> {
         Err(std::io::Error::other("the name has no address"))
     } else {
         Ok(addresses)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::config::Server;
+
+    /// An upstream with one backend, as if its name had been resolved to this address.
+    pub(crate) fn found_at(address: &str) -> Arc<Snapshot> {
+        let server = Server::new("localhost:81".to_owned());
+        let backend = Backend::new(server.clone(), vec![address.parse().unwrap()]);
+        let settings = config::Upstream::new("app", 0, vec![server]);
+        let upstream = Arc::new(Upstream::new(settings.clone(), vec![Arc::new(backend)]));
+        let config = Config {
+            upstreams: vec![settings],
+            policies: config::Policy::built_in(config::ROTATION)
+                .into_iter()
+                .collect(),
+            ..Config::empty()
+        };
+        let ground = Ground::new().unwrap();
+        Arc::new(assemble(config, vec![upstream], &ground).unwrap())
+    }
+
+    #[tokio::test]
+    async fn known_names_are_resolved_again_only_on_demand() {
+        for (resolves, expected) in [(false, "192.0.2.7:81"), (true, "127.0.0.1:81")] {
+            let previous = found_at("192.0.2.7:81");
+            let ground = Ground {
+                previous: Some(previous.clone()),
+                resolves,
+                ..Ground::new().unwrap()
+            };
+            let next = Snapshot::build(previous.config.clone(), ground)
+                .await
+                .unwrap();
+            let [before, after] =
+                [&previous, &next].map(|snapshot| &snapshot.balancers[0].upstream.backends[0]);
+            assert!(
+                after.addresses.contains(&expected.parse().unwrap()),
+                "{:?}",
+                after.addresses
+            );
+            assert_eq!(before.id, after.id);
+        }
     }
 }

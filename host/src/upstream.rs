@@ -286,6 +286,16 @@ impl Shared {
 // === impl Backend ===
 
 impl Backend {
+    /// Whether these are its addresses, in whichever order they were found.
+    pub(crate) fn is_at(&self, addresses: &[SocketAddr]) -> bool {
+        let sorted = |addresses: &[SocketAddr]| {
+            let mut addresses = addresses.to_vec();
+            addresses.sort_unstable();
+            addresses
+        };
+        sorted(&self.addresses) == sorted(addresses)
+    }
+
     pub(crate) fn new(settings: config::Server, addresses: Vec<SocketAddr>) -> Backend {
         Backend {
             id: BackendId::next(),

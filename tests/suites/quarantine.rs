@@ -287,13 +287,18 @@ async fn a_policy_is_tried_again_and_recovers_by_itself() {
 }
 
 #[tokio::test]
-async fn a_rejecting_policy_rejects_until_it_is_taken_out() {
+async fn a_rejecting_policy_that_is_taken_out_lets_nobody_through() {
     let mut suspect = Suspect::start("panics", "on_failure = \"reject\"").await;
     for _ in 0..5 {
         assert_eq!(suspect.client.ask(MISBEHAVE).await.status(), 503);
     }
     let took = suspect.taken_out_for("rotation").await;
     assert!(took < TAKEN_OUT_WITHIN, "{took:?}");
+    suspect.origins[0].take_requests();
+    for _ in 0..3 {
+        assert_eq!(suspect.client.get("/").await.status(), 503);
+    }
+    assert_eq!(suspect.origins[0].request_count(), 0);
 }
 
 #[tokio::test]

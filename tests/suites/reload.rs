@@ -349,6 +349,60 @@ async fn listeners_come_and_go_without_touching_the_others() {
 }
 
 #[tokio::test]
+async fn a_listener_moves_from_one_address_to_all_and_back() {
+    let origin = Origin::echo("a").await;
+    let proxy = Proxy::start(&listening(&origin, &[])).await;
+    let one = free_port();
+    let all = SocketAddr::from(([0, 0, 0, 0], one.port()));
+    for more in [&[one][..], &[all], &[all, one], &[one]] {
+        proxy.apply(&listening(&origin, more)).await;
+        let expected = [&[proxy.address()], more].concat();
+        assert_eq!(proxy.status().listeners, expected);
+        for _ in 0..8 {
+            let mut client = Client::try_connect_to(one).await.expect("it listens");
+            assert_eq!(client.get("/").await.status(), 200);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_needs_a_restart_is_told() {
+    let origin = Origin::echo("a").await;
+    let config = servers(&[origin.address()], "");
+    let proxy = Proxy::start(&config).await;
+    let changes = proxy
+        .apply(&(config.clone() + "[admin]\nsocket = \"elsewhere.sock\"\n"))
+        .await;
+    let expected = "admin: other settings need a restart; those of the start stay until then";
+    assert_eq!(changes, [expected]);
+    assert_eq!(proxy.apply(&config).await, [expected]);
+    assert!(proxy.apply(&config).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_policy_that_nobody_uses_yet_comes_and_goes_and_takes_code() {
+    let origin = Origin::echo("a").await;
+    let config = servers(&[origin.address()], "");
+    let proxy = Proxy::start(&config).await;
+    let spare = format!(
+        "{config}[policy.spare]\nfile = \"{}\"\n",
+        guest("first-healthy").display()
+    );
+    let changes = proxy.apply(&spare).await;
+    assert!(
+        matches!(&changes[..], [change] if change.starts_with("policy spare: new, first-healthy 0.1.0 (")),
+        "{changes:?}"
+    );
+    let code = std::fs::read(guest("counts")).expect("a policy");
+    let pushed = proxy.control().push("spare", code).await.expect("a push");
+    assert!(
+        matches!(&pushed.changes[..], [change] if change.contains(" -> counts ")),
+        "{pushed:?}"
+    );
+    assert_eq!(proxy.apply(&config).await, ["policy spare: gone"]);
+}
+
+#[tokio::test]
 async fn a_port_that_is_taken_leaves_everything_as_it_was() {
     let [a, b] = [Origin::echo("a").await, Origin::echo("b").await];
     let proxy = Proxy::start(&listening(&a, &[])).await;

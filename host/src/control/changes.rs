@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{self, Config, Server, ServerState};
-use crate::plugin::Plugin;
+use crate::config::{self, Config, OnFailure, PolicySource, Server};
 use crate::snapshot::Snapshot;
 
 /// A line for each thing that is different.
@@ -18,14 +17,8 @@ pub(super) fn between(old: &Snapshot, new: &Snapshot) -> Vec<String> {
         ));
     }
     upstreams(&old.config, &new.config, &mut lines);
-    for policy in swapped(old, new) {
-        let name = |plugin: Option<&Arc<Plugin>>| plugin.map_or("rotation".to_owned(), describe);
-        lines.push(format!(
-            "policy {policy}: {} -> {}",
-            name(old.plugin(&policy)),
-            name(new.plugin(&policy))
-        ));
-    }
+    addresses(old, new, &mut lines);
+    policies(old, new, &mut lines);
     let sections = [
         ("forwarded", old.config.forwarded != new.config.forwarded),
         ("timeouts", old.config.timeouts != new.config.timeouts),
@@ -58,9 +51,58 @@ pub(super) fn swapped(old: &Snapshot, new: &Snapshot) -> Vec<String> {
         .collect()
 }
 
-fn describe(plugin: &Arc<Plugin>) -> String {
-    let digest: String = plugin.digest.chars().take(12).collect();
-    format!("{} {} ({digest})", plugin.about.name, plugin.about.version)
+/// Policies with code of their own that have come or gone, and those whose code is other code.
+fn policies(old: &Snapshot, new: &Snapshot, lines: &mut Vec<String>) {
+    let own = |config: &Config| -> Vec<String> {
+        let is_own = |policy: &&config::Policy| matches!(policy.source, PolicySource::File(_));
+        let own = config.policies.iter().filter(is_own);
+        own.map(|policy| policy.name.clone()).collect()
+    };
+    let (before, after) = (own(&old.config), own(&new.config));
+    for policy in after.iter().filter(|policy| !before.contains(policy)) {
+        lines.push(format!("policy {policy}: new, {}", code(new, policy)));
+    }
+    for policy in before.iter().filter(|policy| !after.contains(policy)) {
+        lines.push(format!("policy {policy}: gone"));
+    }
+    for policy in swapped(old, new) {
+        let (before, after) = (code(old, &policy), code(new, &policy));
+        lines.push(format!("policy {policy}: {before} -> {after}"));
+    }
+}
+
+/// What a policy's name stands for.
+fn code(snapshot: &Snapshot, policy: &str) -> String {
+    if let Some(plugin) = snapshot.plugin(policy) {
+        let digest: String = plugin.digest.chars().take(12).collect();
+        return format!("{} {} ({digest})", plugin.about.name, plugin.about.version);
+    }
+    let mut policies = snapshot.config.policies.iter();
+    let settings = policies.find(|settings| settings.name == policy);
+    match settings.map(|settings| settings.on_failure) {
+        Some(OnFailure::Reject) => "503".to_owned(),
+        Some(OnFailure::Fallback) | None => "rotation".to_owned(),
+    }
+}
+
+/// Backends whose names stand for other addresses than before.
+fn addresses(old: &Snapshot, new: &Snapshot, lines: &mut Vec<String>) {
+    for upstream in new.balancers.iter().map(|balancer| &balancer.upstream) {
+        let name = &upstream.settings.name;
+        let before = old.balancer(name).map(|balancer| &balancer.upstream);
+        for backend in &upstream.backends {
+            let known = before.and_then(|before| before.backend_at(&backend.settings.address));
+            if known.is_some_and(|known| !known.is_at(&backend.addresses)) {
+                let addresses: Vec<String> =
+                    backend.addresses.iter().map(ToString::to_string).collect();
+                lines.push(format!(
+                    "upstream {name}, backend {}: now at {}",
+                    backend.settings.name,
+                    addresses.join(", ")
+                ));
+            }
+        }
+    }
 }
 
 fn listeners(old: &Config, new: &Config, lines: &mut Vec<String>) {
@@ -161,20 +203,12 @@ fn difference(old: &Server, new: &Server) -> String {
         words.push(format!("weight {} -> {}", old.weight, new.weight));
     }
     if old.state != new.state {
-        words.push(format!("{} -> {}", state(old.state), state(new.state)));
+        words.push(format!("{} -> {}", old.state, new.state));
     }
     if old.name != new.name || old.labels != new.labels {
         words.push("another name or other labels".to_owned());
     }
     words.join(", ")
-}
-
-fn state(state: ServerState) -> &'static str {
-    match state {
-        ServerState::Up => "up",
-        ServerState::Draining => "draining",
-        ServerState::Down => "down",
-    }
 }
 
 /// Whether something else is said of a policy beside its code and configuration.
@@ -186,4 +220,18 @@ fn other_rules(old: &Config, new: &Config) -> bool {
             .find(|before| before.name == policy.name);
         before.is_some_and(|before| before.on_failure != policy.on_failure)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::tests::found_at;
+
+    #[test]
+    fn other_addresses_of_a_name_are_a_change() {
+        let [old, new] = ["192.0.2.7:81", "192.0.2.8:81"].map(found_at);
+        let line = "upstream app, backend localhost:81: now at 192.0.2.8:81";
+        assert_eq!(between(&old, &new), [line]);
+        assert!(between(&old, &old).is_empty());
+    }
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{Chosen, Control, Files, Plan, digest_of_file};
-use crate::config::{Config, PolicySource};
+use super::{Chosen, Control, Fresh, Plan, digest_of_file};
+use crate::config::{self, Config, OnFailure, PolicySource};
 use crate::plugin::Plugin;
 use crate::snapshot::Choice;
 
@@ -33,7 +33,7 @@ pub(super) struct Quarantined {
     version: String,
     digest: String,
     reason: String,
-    /// When it is tried again, where rotation took its place.
+    /// When it is tried again, where no other version took its place.
     retry_at: Option<Instant>,
     /// When it was last tried again.
     tried_at: Option<Instant>,
@@ -71,7 +71,7 @@ impl Control {
             return;
         };
         let next = plan.clone();
-        match self.change(&mut plan, next, Files::Read).await {
+        match self.change(&mut plan, next, Fresh::Files).await {
             Ok(_) => watch.settled(),
             Err(error) if patience == 0 => {
                 watch.settled();
@@ -82,7 +82,7 @@ impl Control {
         }
     }
 
-    /// Replaces the policies that have failed too often, by their last good version or by rotation.
+    /// Replaces the policies that have failed too often by their last good version, or by what `on_failure` says.
     async fn take_out_failed(&self) {
         let mut plan = self.inner.plan.lock().await;
         let snapshot = self.inner.server.snapshot();
@@ -95,7 +95,7 @@ impl Control {
         {
             next.take_out(plugin);
         }
-        if let Err(error) = self.change(&mut plan, next, Files::Leave).await {
+        if let Err(error) = self.change(&mut plan, next, Fresh::Nothing).await {
             tracing::error!("policies that keep failing cannot be replaced: {error}");
         }
     }
@@ -119,7 +119,7 @@ impl Control {
             }
             next.choices.remove(&policy);
             tracing::info!(policy, "policy is tried again");
-            if let Err(error) = self.change(&mut plan, next, Files::Leave).await {
+            if let Err(error) = self.change(&mut plan, next, Fresh::Nothing).await {
                 tracing::warn!(policy, "policy still does not load: {error}");
                 let retry = plan.retry_of(&policy);
                 if let Some(entry) = plan.quarantined.get_mut(&policy) {
@@ -146,6 +146,7 @@ impl Plan {
             tried_at: None,
             times,
         };
+        let settings = self.settings_of(policy).cloned();
         let last_good = self.take_last_good(policy, Some(plugin));
         let choice = match last_good {
             Some(version) => {
@@ -158,31 +159,30 @@ impl Plan {
             }
             None => {
                 entry.back_off(self.retry_of(policy));
-                tracing::error!(policy, "policy {entry}; rotation takes its place");
-                Choice::Rotation
+                let instead = match settings.as_ref().map(|settings| settings.on_failure) {
+                    Some(OnFailure::Reject) => "its requests are answered with 503",
+                    Some(OnFailure::Fallback) | None => "rotation takes its place",
+                };
+                tracing::error!(policy, "policy {entry}; {instead}");
+                Choice::Nothing
             }
         };
-        let settings = self
-            .written
-            .policies
-            .iter()
-            .find(|settings| settings.name == *policy);
-        let file = settings.and_then(digest_of_file);
         let chosen = Chosen {
             choice,
-            file,
-            failed_with: settings.cloned(),
+            file: settings.as_ref().and_then(digest_of_file),
+            failed_with: settings,
         };
         self.choices.insert(policy.clone(), chosen);
         self.quarantined.insert(policy.clone(), entry);
     }
 
+    fn settings_of(&self, policy: &str) -> Option<&config::Policy> {
+        let mut policies = self.written.policies.iter();
+        policies.find(|settings| settings.name == policy)
+    }
+
     fn retry_of(&self, policy: &str) -> Duration {
-        let settings = self
-            .written
-            .policies
-            .iter()
-            .find(|settings| settings.name == policy);
+        let settings = self.settings_of(policy);
         settings.map_or(RETRY_MAX, |settings| settings.quarantine.retry)
     }
 }

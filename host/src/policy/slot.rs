@@ -31,7 +31,7 @@ const OUTCOMES_MAX: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Balancer {
     pub(crate) upstream: Arc<Upstream>,
-    /// `None` is `policy = "rotation"`.
+    /// `None` is `policy = "rotation"`, or one that may not be asked any more.
     pub(crate) plugin: Option<Arc<Plugin>>,
     rotation: Rotation,
     on_failure: OnFailure,
@@ -233,11 +233,7 @@ impl Slot {
     pub(crate) fn pick(&self, mut exchange: Exchange) -> (Exchange, Verdict) {
         exchange.ticket = self.balancer.upstream.shared.draw_ticket();
         let Some(plugin) = &self.balancer.plugin else {
-            let verdict = self
-                .balancer
-                .rotation
-                .pick(&self.balancer.upstream, &exchange);
-            return (exchange, verdict);
+            return self.answer_instead(exchange);
         };
         if plugin.record.is_tripped() {
             return self.answer_instead(exchange);
@@ -308,7 +304,7 @@ impl Slot {
         self.answer_instead(exchange)
     }
 
-    /// What a request gets whose policy has failed, or may not be asked any more.
+    /// What a request gets whose policy has failed, or may not be asked any more, or is `rotation`.
     fn answer_instead(&self, exchange: Exchange) -> (Exchange, Verdict) {
         let verdict = match self.balancer.on_failure {
             OnFailure::Fallback => self

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde::ser::{Serialize as _, SerializeMap as _, Serializer};
 
-use super::text;
 use crate::config::ServerState;
 use crate::upstream::BackendId;
 
@@ -40,7 +39,7 @@ pub(super) fn id<S: Serializer>(value: &BackendId, to: S) -> Result<S::Ok, S::Er
 
 /// As in a configuration.
 pub(super) fn state<S: Serializer>(value: &ServerState, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(text::state(*value))
+    to.collect_str(value)
 }
 
 /// Microseconds with three decimals.

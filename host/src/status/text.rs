@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::{
     BackendStatus, PluginStatus, PolicyStatus, RouteStatus, Status, SwapStatus, UpstreamStatus,
 };
-use crate::config::ServerState;
 
 /// Digits of a digest that are shown: enough to tell versions apart.
 const DIGEST_DIGITS: usize = 12;
@@ -85,7 +84,7 @@ fn backend(backend: &BackendStatus) -> [String; 9] {
     [
         backend.name.clone(),
         address.to_owned(),
-        state(backend.state).to_owned(),
+        backend.state.to_string(),
         backend.weight.to_string(),
         backend.in_flight.to_string(),
         backend.picks.to_string(),
@@ -114,6 +113,7 @@ fn policy_block(policy: &PolicyStatus) -> String {
             let digest: String = plugin.digest.chars().take(DIGEST_DIGITS).collect();
             format!("policy {policy}: {}, digest {digest}\n", calls(plugin))
         }
+        None if policy.quarantine.is_some() => format!("policy {policy}: not asked\n"),
         None => format!("policy {policy}: the host's own, no plugin\n"),
     };
     if let Some(swap) = &policy.last_swap {
@@ -153,15 +153,6 @@ pub(crate) fn latency(backend: &BackendStatus) -> [String; 2] {
     match backend.latency {
         Some(latency) => latency.map(time),
         None => ["-".to_owned(), "-".to_owned()],
-    }
-}
-
-/// As in a configuration.
-pub(crate) fn state(state: ServerState) -> &'static str {
-    match state {
-        ServerState::Up => "up",
-        ServerState::Draining => "draining",
-        ServerState::Down => "down",
     }
 }
 
@@ -219,6 +210,8 @@ fn aligned<const N: usize>(rows: &[[String; N]], left: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use crate::config::ServerState;
+
     use super::*;
     use crate::BackendId;
 
