@@ -4,6 +4,7 @@ mod admin; // a running server asked and told things, through its admin socket
 mod balancing; // who gets a request: shares over shards and connections, states, routes
 mod commands; // the program itself: what it says, how it ends
 mod containment; // policies that misbehave: refused, or contained
+mod endings; // SIGTERM and SIGKILL under load
 mod fields; // header fields: what is taken off, put on and passed through; `Expect`
 mod forwarding; // messages on their way: framing, streaming, order, connections kept and closed
 mod lifecycle; // drain, crash and replacement of shards
