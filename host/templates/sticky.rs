@@ -1,8 +1,12 @@
-//! A cookie keeps a client with its backend for as long as that is up; new clients go to the backend that has least
-//! to do.
+//! A cookie keeps a client with its backend for as long as that is up; new clients take turns.
 
 use serde::Deserialize;
-use waypost_plugin::{Backend, BackendId, Backends, Pick, Policy, Promise, Request, export_policy};
+use waypost_plugin::{
+    Backend, BackendId, Backends, Counter, Pick, Policy, Promise, Request, export_policy,
+};
+
+/// Whose turn it is among the new clients, over all shards.
+const NEW: Counter = Counter::new(0);
 
 /// The `config` table.
 #[derive(Deserialize)]
@@ -57,8 +61,8 @@ impl Policy for YourPolicy {
         {
             return Pick::forward(*id);
         }
-        let load = |backend: &&Backend| backends.in_flight_of(backend.id) / backend.weight;
-        let Some(backend) = backends.healthy().min_by_key(load) else {
+        let choices: Vec<&Backend> = backends.healthy().collect();
+        let Some(backend) = choices.get(NEW.turn(choices.len())) else {
             return Pick::unavailable();
         };
         let cookie = format!(
@@ -91,14 +95,13 @@ mod tests {
     fn a_client_stays_where_it_was() {
         let mut harness = Harness::<YourPolicy>::new(r#"{ "cookie": "sid" }"#)
             .with_backends([backend("a"), backend("b")]);
-        harness.set_in_flight("a", 3);
+        assert_eq!(harness.pick(&TestRequest::get("/")).backend(), Some("a"));
         let first = harness.pick(&TestRequest::get("/"));
         assert_eq!(first.backend(), Some("b"));
         let cookie = first.response_header("set-cookie").unwrap();
         let (cookie, attributes) = cookie.split_once(';').unwrap();
         assert_eq!(attributes, " Path=/; HttpOnly; SameSite=Lax");
 
-        harness.set_in_flight("b", 9);
         let again = harness.pick(&TestRequest::get("/").header("cookie", cookie));
         assert_eq!(again.backend(), Some("b"));
         assert_eq!(again.response_header("set-cookie"), None);

@@ -381,16 +381,20 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Problem> {
             "name the .wasm file itself; `waypost plugin build DIR` makes one of a policy's crate";
         return Err(Problem::new("is not a file", remedy));
     }
-    let too_long = |bytes| Problem::new(bounds::too_long(bytes), TOO_LARGE);
-    if metadata.len() > bounds::BYTES_MAX {
-        return Err(too_long(metadata.len()));
-    }
     // It may grow while it is read.
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(bounds::BYTES_MAX + 1).read_to_end(&mut bytes))
         .map_err(unreadable)?;
-    Ok(bytes)
+    if bytes.len() as u64 <= bounds::BYTES_MAX {
+        return Ok(bytes);
+    }
+    Err(if bytes.starts_with(b"\0asm") {
+        Problem::new(bounds::too_long(metadata.len()), TOO_LARGE)
+    } else {
+        let (problem, remedy) = advice::on_other_file(&bytes);
+        Problem::new(problem, remedy)
+    })
 }
 
 /// Bounded by what may be in a policy, and one after the other: compiling takes a hundred times a policy's size in

@@ -83,16 +83,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 fn next(name: &str) -> String {
-    format!(
-        "\
-{name}: a policy in src/lib.rs, with its tests. Next:
-
-  cd {name}
-  cargo test                                    # its tests, natively
-  waypost plugin build                          # makes {name}.wasm, and tries it
-  waypost demo --policy ./{name}.wasm           # see it at work
-"
-    )
+    let steps = [
+        (format!("cd {name}"), "its policy is in src/lib.rs"),
+        ("cargo test".to_owned(), "its tests, natively"),
+        (
+            "waypost plugin build".to_owned(),
+            "compiled, checked, tried",
+        ),
+        (format!("waypost demo --policy ./{name}.wasm"), "at work"),
+    ];
+    let width = steps.iter().map(|(step, _)| step.len()).max().unwrap_or(0);
+    let line = |(step, what): &(String, &str)| format!("  {step:<width$}   # {what}\n");
+    let lines: String = steps.iter().map(line).collect();
+    format!("{name} is there. Next:\n\n{lines}")
 }
 
 // === the name ===
@@ -279,14 +282,12 @@ fn readme(name: &str) -> String {
 
 A load-balancing policy for Waypost, in `src/lib.rs`.
 
-```sh
-cargo test                                # its tests, natively
-waypost plugin build                      # makes {name}.wasm: compiled, checked, tried
-waypost plugin inspect {name}.wasm        # hooks, promises, what it asks for, what it costs
-waypost demo --policy ./{name}.wasm       # at work, in front of three sample servers
-waypost plugin bench {name}.wasm          # what a pick costs; --against OLD.wasm compares
-waypost policy push {name} {name}.wasm    # into a server that runs, without losing a request
-```
+- its tests, natively: `cargo test`
+- compiled, checked, tried: `waypost plugin build`, which makes `{name}.wasm`
+- hooks, promises, what it asks for, what it costs: `waypost plugin inspect {name}.wasm`
+- at work, in front of three sample servers: `waypost demo --policy ./{name}.wasm`
+- what a pick costs: `waypost plugin bench {name}.wasm`; `--against OLD.wasm` compares
+- into a server that runs, without losing a request: `waypost policy push {name} {name}.wasm`
 
 In a configuration:
 
