@@ -17,11 +17,7 @@ mod native {
         rc::Rc,
     };
 
-    use crate::{
-        BackendId, Policy,
-        runner::Runner,
-        simulated::{self, Call},
-    };
+    use crate::{BackendId, Policy, runner::Runner, simulated};
 
     thread_local! {
         /// A hook was called that is the trait's own.
@@ -31,7 +27,8 @@ mod native {
     /// What to say of the first hook that the policy implements and `listed` lacks. Calls the hooks of an instance made
     /// for this; a policy that cannot do without settings is believed.
     pub fn unlisted<P: Policy>(listed: &[&str]) -> Option<String> {
-        let calls: [(&str, &str, fn(&mut Runner<P>)); 4] = [
+        type Call<P> = fn(&mut Runner<P>);
+        let calls: [(&str, &str, Call<P>); 4] = [
             ("observe", "outcomes", |runner| runner.observe(&[])),
             ("respond", "responses", |runner| {
                 runner.respond(BackendId::new(0))
@@ -42,8 +39,8 @@ mod native {
         let upstream = Rc::new(RefCell::default());
         // Its own panics say no more than that it is there.
         let in_host = |f: &mut dyn FnMut()| {
-            let call = AssertUnwindSafe(|| simulated::enter(&upstream, Call::default(), f));
-            catch_unwind(call).is_ok()
+            let entered = || simulated::enter(&upstream, simulated::Call::default(), f);
+            let _ = catch_unwind(AssertUnwindSafe(entered));
         };
         let mut made = None;
         in_host(&mut || made = Runner::<P>::configure("{}").ok());

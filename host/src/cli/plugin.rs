@@ -1,5 +1,6 @@
 //! `waypost plugin`: what concerns policies themselves, away from any traffic.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -39,7 +40,13 @@ pub(super) fn run(command: &Command) -> Result<ExitCode, Failure> {
 
 /// The policy of that name or in that file, with these settings.
 fn named(name: &str, settings: Option<&Settings>) -> Result<Policy, Failure> {
-    let mut policy = Policy::from_argument(name)?;
+    // Any file that is there is meant as one, whatever its name: what is wrong with it can be said.
+    let is_path = Policy::built_in(name).is_none() && Path::new(name).exists();
+    let mut policy = if is_path && !name.contains('/') {
+        Policy::from_argument(&format!("./{name}"))?
+    } else {
+        Policy::from_argument(name)?
+    };
     if let Some(settings) = settings {
         settings.apply(&mut policy);
     }

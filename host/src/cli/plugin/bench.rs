@@ -60,17 +60,19 @@ enum Figures {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    warn_of_debug_build();
     let bench = Bench::new().map_err(|error| broken(&error))?;
     let enter = |name: &str| {
         let settings = named(name, arguments.config.as_ref())?;
         bench.enter(&settings).map_err(|error| refused(&error))
     };
     let old = arguments.against.as_deref().map(enter).transpose()?;
+    let new = arguments.policies.iter().map(|name| enter(name));
+    let new = new.collect::<Result<Vec<_>, _>>()?;
+    warn_of_debug_build();
     let mut out = io::stdout();
     let mut reports = Vec::new();
-    for name in &arguments.policies {
-        let figures = measure(&enter(name)?, old.as_ref(), &arguments.backends)?;
+    for (name, contestant) in arguments.policies.iter().zip(&new) {
+        let figures = measure(contestant, old.as_ref(), &arguments.backends)?;
         let report = Report {
             policy: name,
             against: arguments.against.as_deref(),

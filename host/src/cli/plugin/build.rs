@@ -96,7 +96,7 @@ fn about_crate(directory: &Path, refused: PolicyRefused) -> PolicyRefused {
 /// What does not keep it from being written.
 fn warn(examined: &Examined) {
     if let Some((doubt, remedy)) = examined.doubts {
-        tracing::warn!("{doubt}: {remedy}");
+        tracing::warn!("{doubt}; {remedy}");
     }
     if let Trial::NeedsSettings(reason) = &examined.trial {
         tracing::warn!(

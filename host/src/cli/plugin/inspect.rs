@@ -57,7 +57,6 @@ struct Report<'a> {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    warn_of_debug_build();
     let settings = named(&arguments.policy, arguments.config.as_ref())?;
     let inspector = Inspector::new().map_err(|error| broken(&error))?;
     let examined = inspector
@@ -65,6 +64,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         .map_err(|error| refused(&error))?;
     let pick = match examined.trial {
         Trial::Passed { .. } => {
+            warn_of_debug_build();
             let bench = Bench::new().map_err(|error| broken(&error))?;
             let timed = bench
                 .enter(&settings)
