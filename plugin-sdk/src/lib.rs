@@ -4,6 +4,8 @@
 //! [`export_policy!`] that turns the crate into a plugin. Waypost runs it as WebAssembly, in a sandbox, and can
 //! replace it without losing a request; writing one takes no knowledge of either.
 //!
+//! `waypost plugin new NAME` writes a crate to begin with, and the [`guide`] goes on from there, task by task.
+//!
 //! # A complete policy
 //!
 //! Requests that carry a given cookie stay with the backend that the cookie names; all others go to the backend
@@ -67,6 +69,8 @@
 //!
 //! # The crate around it
 //!
+//! As `waypost plugin new` writes it:
+//!
 //! ```toml
 //! [package]
 //! name = "sticky"        # the name the host shows
@@ -89,6 +93,8 @@
 //! or takes too long loses that call, not the request: the host falls back to plain rotation.
 
 #![deny(missing_docs)]
+
+pub mod guide;
 
 mod backends;
 mod hooks;

@@ -20,7 +20,7 @@ pub(super) fn run(loaded: &Loaded) -> Result<String, Failure> {
     admin::check(&loaded.config.admin).map_err(|error| Failure::admin(&error, loaded))?;
     let unused = unused(&loaded.config);
     if !unused.is_empty() {
-        let warnings = ConfigError::from_findings(loaded.file.as_deref(), unused).as_warnings();
+        let warnings = ConfigError::from_findings(loaded.file.as_deref(), unused).into_warnings();
         // Whoever closed it does not want to know.
         let _ = writeln!(io::stderr(), "{}", warnings.render(colored()));
     }

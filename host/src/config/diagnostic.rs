@@ -41,7 +41,7 @@ impl ConfigError {
     }
 
     /// The same, called warnings.
-    pub(crate) fn as_warnings(self) -> Self {
+    pub(crate) fn into_warnings(self) -> Self {
         ConfigError {
             warnings: true,
             ..self
