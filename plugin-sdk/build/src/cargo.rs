@@ -62,7 +62,7 @@ pub(crate) fn build(
     if let Some(manifest) = manifests.first() {
         command.arg("--manifest-path").arg(manifest);
     }
-    let mut mapped = vec![(cargo_home(), "/cargo")];
+    let mut mapped = vec![(cargo_home(), "/cargo"), (sdk(), "/waypost-plugin")];
     if let Toolchain::Debian(Debian {
         rustc,
         source,
@@ -175,6 +175,14 @@ fn cargo_home() -> Option<PathBuf> {
     env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| env::home_dir().map(|home| home.join(".cargo")))
+}
+
+/// The SDK that this crate came with. For a crate outside of its workspace, cargo names its files in full.
+fn sdk() -> Option<PathBuf> {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()?
+        .canonicalize()
+        .ok()
 }
 
 /// Flags for the compiler in the one form that also keeps those of a configuration file out. Panic messages name the
