@@ -58,7 +58,8 @@ impl Ran {
 // === what it says to those who err ===
 
 /// Each folder of `golden/authoring` is a crate made by `waypost plugin new mine` (with `--template` where `template`
-/// says so) and then spoiled: the files of the folder are put over it, with `{sdk}` in them the directory of the SDK.
+/// says so) and then spoiled: the files of the folder, and before them those of the case that `like` names, are put over
+/// it, with `{sdk}` in them the directory of the SDK.
 /// `args`, `stdout`, `stderr` and `status` are as in `golden/commands`.
 ///
 /// `UPDATE_GOLDEN=1` writes what comes out instead of comparing it.
@@ -82,6 +83,11 @@ fn every_mistake_of_a_beginner_has_an_answer() {
         };
         let new = ["plugin", "new", "mine", "--template", template];
         run(directory.path(), &new).succeeded();
+        let like = read(&case.join("like"));
+        if !like.is_empty() {
+            let like = case.with_file_name(like.trim());
+            spoil(&like, &like, &directory.path().join("mine"));
+        }
         spoil(&case, &case, &directory.path().join("mine"));
 
         let arguments = read(&case.join("args"));
@@ -125,7 +131,7 @@ fn read(file: &Path) -> String {
 
 /// Puts a case's files over a crate.
 fn spoil(case: &Path, from: &Path, to: &Path) {
-    const OF_THE_CASE: [&str; 5] = ["args", "template", "status", "stdout", "stderr"];
+    const OF_THE_CASE: [&str; 6] = ["args", "like", "template", "status", "stdout", "stderr"];
     for entry in fs::read_dir(from).expect("a directory") {
         let source = entry.expect("an entry").path();
         let name = source.file_name().expect("a name");
