@@ -38,7 +38,8 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             // Each line an error of its own: cargo shows them without the noise of a panic.
-            for line in error.to_string().lines() {
+            let help = error.help().unwrap_or_default();
+            for line in error.to_string().lines().chain(help.lines()) {
                 println!("cargo::error={line}");
             }
             ExitCode::FAILURE

@@ -2,23 +2,28 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
 
 use crate::config::{self, Server};
+use crate::inspect::PolicyRefused;
 use crate::plugin::{Engine, Plugin};
 use crate::policy::Verdict;
 use crate::policy::slot::{Balancer, Slot, rehearsal};
 use crate::upstream::{Backend, BackendId, Upstream};
 
-/// Picks that are timed together: long beside the clock's own cost, short beside a time slice.
-const BATCH: u32 = 500;
+/// Picks that are timed together take about this long: much beside the clock's own cost, little beside a time slice.
+const BATCH_TIME: Duration = Duration::from_micros(250);
+/// So many picks at least, so that one that is dear now and then does not make a batch of its own.
+const BATCH_PICKS: std::ops::RangeInclusive<u32> = 20..=1_000;
 /// Batches that are timed, after as many that are not.
 const BATCHES: usize = 200;
 /// Requests under way at any time, so that load-aware policies have something to compare.
 const IN_FLIGHT: usize = 64;
 
 /// The cost of one pick with so many backends, in nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct PickCost {
     /// Backends of the upstream, all up, of equal weight.
     pub backends: usize,
@@ -28,73 +33,223 @@ pub struct PickCost {
     pub spread: [f64; 2],
 }
 
-/// Times picks of a policy for upstreams of the given sizes.
+/// The cost of one pick by two policies, timed in turns.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Comparison {
+    pub new: PickCost,
+    pub old: PickCost,
+    /// How much more the new one costs, in percent: the median over pairs of batches, one right after the other.
+    pub difference: f64,
+    /// Where that median lies with a probability of 95 %. With 0 in it, nothing is known to differ.
+    pub interval: [f64; 2],
+}
+
+/// Times policies.
+#[derive(Debug)]
+pub struct Bench {
+    engine: Engine,
+}
+
+/// A policy that is to be timed.
+#[derive(Debug)]
+pub struct Contestant {
+    /// `None` is `rotation`.
+    plugin: Option<Arc<Plugin>>,
+    settings: config::Policy,
+}
+
+impl Bench {
+    /// # Errors
+    /// Where this machine cannot run WebAssembly.
+    pub fn new() -> anyhow::Result<Bench> {
+        Ok(Bench {
+            engine: Engine::new()?,
+        })
+    }
+
+    /// Loads a policy.
+    ///
+    /// # Errors
+    /// Where it does not load.
+    pub fn enter(&self, settings: &config::Policy) -> Result<Contestant, PolicyRefused> {
+        Ok(Contestant {
+            plugin: Plugin::load(&self.engine, settings, None, None)?,
+            settings: settings.clone(),
+        })
+    }
+}
+
+/// Times picks of a policy for an upstream of so many backends.
 ///
 /// # Errors
-/// Where the policy does not load or does not stand a trial.
-pub fn picks(settings: &config::Policy, sizes: &[usize]) -> anyhow::Result<Vec<PickCost>> {
-    let engine = Engine::new()?;
-    let plugin = Plugin::load(&engine, settings, None, None)?;
-    let mut costs = Vec::with_capacity(sizes.len());
-    for size in sizes {
-        if let Some(plugin) = &plugin {
-            plugin.probe(&upstream(*size))?;
+/// Where the policy does not stand a trial, or fails meanwhile.
+pub fn time(contestant: &Contestant, backends: usize) -> Result<PickCost, PolicyRefused> {
+    let mut track = contestant.track(backends)?;
+    let picks = batch_for(track.cost());
+    track.warm_up(picks);
+    let samples = (0..BATCHES).map(|_| track.batch(picks)).collect();
+    contestant.check(backends)?;
+    Ok(PickCost::of(backends, samples))
+}
+
+/// Times picks of two policies in turns, so that whatever else the machine does meets both of them.
+///
+/// # Errors
+/// As [`time`], for either of them.
+pub fn compare(
+    new: &Contestant,
+    old: &Contestant,
+    backends: usize,
+) -> Result<Comparison, PolicyRefused> {
+    let mut tracks = (new.track(backends)?, old.track(backends)?);
+    let picks = batch_for(tracks.0.cost().max(tracks.1.cost()));
+    tracks.0.warm_up(picks);
+    tracks.1.warm_up(picks);
+    let pair = |index: usize| {
+        // Who goes first finds the caches as the other left them: each does so half of the time.
+        if index.is_multiple_of(2) {
+            let new = tracks.0.batch(picks);
+            (new, tracks.1.batch(picks))
+        } else {
+            let old = tracks.1.batch(picks);
+            (tracks.0.batch(picks), old)
         }
-        costs.push(time_picks(plugin.clone(), settings, *size));
-        let failures = plugin.as_ref().map_or(0, |plugin| plugin.stats.failures());
-        anyhow::ensure!(
-            failures == 0,
-            "policy {} failed {failures} times with {size} backends: what was timed is what took its place",
-            settings.name
+    };
+    let pairs: Vec<(f64, f64)> = (0..BATCHES).map(pair).collect();
+    new.check(backends)?;
+    old.check(backends)?;
+    Ok(Comparison::of(backends, &pairs))
+}
+
+impl PickCost {
+    fn of(backends: usize, mut samples: Vec<f64>) -> PickCost {
+        samples.sort_by(f64::total_cmp);
+        let at = |share: usize| at(&samples, samples.len() * share / 10);
+        PickCost {
+            backends,
+            median: at(5),
+            spread: [at(1), at(9)],
+        }
+    }
+}
+
+impl Comparison {
+    /// Of pairs of samples: the new one's, the old one's.
+    fn of(backends: usize, pairs: &[(f64, f64)]) -> Comparison {
+        let mut percent: Vec<f64> = pairs
+            .iter()
+            .map(|(new, old)| (new / old.max(f64::MIN_POSITIVE) - 1.0) * 100.0)
+            .collect();
+        percent.sort_by(f64::total_cmp);
+        // How many of n samples lie below their true median is binomial: n/2, give or take 1.96 times sqrt(n)/2.
+        let middle = percent.len() / 2;
+        let reach = (0.98 * (percent.len() as f64).sqrt()).ceil() as usize;
+        Comparison {
+            new: PickCost::of(backends, pairs.iter().map(|(new, _)| *new).collect()),
+            old: PickCost::of(backends, pairs.iter().map(|(_, old)| *old).collect()),
+            difference: at(&percent, middle),
+            interval: [
+                at(&percent, middle.saturating_sub(reach)),
+                at(
+                    &percent,
+                    (middle + reach).min(percent.len().saturating_sub(1)),
+                ),
+            ],
+        }
+    }
+}
+
+fn at(sorted: &[f64], index: usize) -> f64 {
+    sorted.get(index).copied().unwrap_or(0.0)
+}
+
+/// How many picks of that cost to time together.
+fn batch_for(ns: f64) -> u32 {
+    let picks = BATCH_TIME.as_nanos() as f64 / ns.max(1.0);
+    (picks as u32).clamp(*BATCH_PICKS.start(), *BATCH_PICKS.end())
+}
+
+impl Contestant {
+    fn track(&self, backends: usize) -> Result<Track, PolicyRefused> {
+        let upstream = upstream(backends);
+        if let Some(plugin) = &self.plugin {
+            plugin.probe(&upstream)?;
+        }
+        let upstream = Arc::new(upstream);
+        let balancer = Balancer::new(
+            upstream.clone(),
+            self.plugin.clone(),
+            self.settings.on_failure,
+            Arc::default(),
         );
+        Ok(Track {
+            slot: Slot::new(Arc::new(balancer)),
+            upstream,
+            under_way: VecDeque::with_capacity(IN_FLIGHT + 1),
+        })
     }
-    Ok(costs)
+
+    fn check(&self, backends: usize) -> Result<(), PolicyRefused> {
+        let failures = self
+            .plugin
+            .as_ref()
+            .map_or(0, |plugin| plugin.stats.failures());
+        if failures == 0 {
+            return Ok(());
+        }
+        Err(PolicyRefused {
+            problem: format!(
+                "policy {} failed {failures} times with {backends} backends: what was timed is what took its place",
+                self.settings.name
+            ),
+            remedy: "the log above says how it failed".to_owned(),
+        })
+    }
 }
 
-fn time_picks(plugin: Option<Arc<Plugin>>, settings: &config::Policy, backends: usize) -> PickCost {
-    let upstream = Arc::new(upstream(backends));
-    let balancer = Balancer::new(
-        upstream.clone(),
-        plugin,
-        settings.on_failure,
-        Arc::default(),
-    );
-    let slot = Slot::new(Arc::new(balancer));
-    let mut under_way = VecDeque::with_capacity(IN_FLIGHT + 1);
-    let mut samples: Vec<f64> = (0..2 * BATCHES)
-        .map(|_| time_batch(&slot, &upstream, &mut under_way))
-        .collect();
-    let mut timed = samples.split_off(BATCHES);
-    timed.sort_by(f64::total_cmp);
-    let at = |share: usize| timed.get(timed.len() * share / 10).copied().unwrap_or(0.0);
-    PickCost {
-        backends,
-        median: at(5),
-        spread: [at(1), at(9)],
-    }
+/// One policy at work on one upstream.
+struct Track {
+    slot: Slot,
+    upstream: Arc<Upstream>,
+    under_way: VecDeque<BackendId>,
 }
 
-/// Nanoseconds per pick of one batch.
-fn time_batch(slot: &Slot, upstream: &Upstream, under_way: &mut VecDeque<BackendId>) -> f64 {
-    let mut exchange = rehearsal(0);
-    let start = Instant::now();
-    for _ in 0..BATCH {
-        let verdict;
-        (exchange, verdict) = slot.pick(exchange);
-        exchange.request_edits.clear();
-        exchange.response_edits.clear();
-        if let Verdict::Forward(id) = verdict
-            && let Some(backend) = upstream.backend(id)
-        {
-            backend.live.begin();
-            under_way.push_back(id);
-        }
-        if under_way.len() > IN_FLIGHT {
-            let ended = under_way.pop_front().and_then(|id| upstream.backend(id));
-            ended.inspect(|backend| backend.live.end());
+impl Track {
+    /// Nanoseconds per pick, roughly.
+    fn cost(&mut self) -> f64 {
+        self.batch(*BATCH_PICKS.start());
+        self.batch(*BATCH_PICKS.start())
+    }
+
+    fn warm_up(&mut self, picks: u32) {
+        for _ in 0..BATCHES {
+            self.batch(picks);
         }
     }
-    start.elapsed().as_nanos() as f64 / f64::from(BATCH)
+
+    /// Nanoseconds per pick over so many of them.
+    fn batch(&mut self, picks: u32) -> f64 {
+        let mut exchange = rehearsal(0);
+        let start = Instant::now();
+        for _ in 0..picks {
+            let verdict;
+            (exchange, verdict) = self.slot.pick(exchange);
+            exchange.request_edits.clear();
+            exchange.response_edits.clear();
+            if let Verdict::Forward(id) = verdict
+                && let Some(backend) = self.upstream.backend(id)
+            {
+                backend.live.begin();
+                self.under_way.push_back(id);
+            }
+            if self.under_way.len() > IN_FLIGHT {
+                let ended = self.under_way.pop_front();
+                let ended = ended.and_then(|id| self.upstream.backend(id));
+                ended.inspect(|backend| backend.live.end());
+            }
+        }
+        start.elapsed().as_nanos() as f64 / f64::from(picks)
+    }
 }
 
 fn upstream(backends: usize) -> Upstream {
@@ -106,4 +261,55 @@ fn upstream(backends: usize) -> Upstream {
         .map(|server| Arc::new(Backend::new(server.clone(), Vec::new())))
         .collect();
     Upstream::new(config::Upstream::new("bench", 0, servers), backends)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_is_that_of_pairs() {
+        // The machine gets slower and slower, and the new one is always a tenth faster.
+        let pairs: Vec<(f64, f64)> = (1..=200)
+            .map(|n| f64::from(n) * 100.0)
+            .map(|old| (old * 0.9, old))
+            .collect();
+        let Comparison {
+            new,
+            old,
+            difference,
+            interval,
+        } = Comparison::of(3, &pairs);
+        assert_eq!((new.backends, old.backends), (3, 3));
+        assert_eq!(old.median, 10_100.0);
+        for percent in [difference, interval[0], interval[1]] {
+            assert!((percent + 10.0).abs() < 1e-9, "{percent}");
+        }
+    }
+
+    #[test]
+    fn an_interval_holds_what_is_not_known() {
+        // Sometimes the one is faster, sometimes the other.
+        let pairs: Vec<(f64, f64)> = (0..200)
+            .map(|n| (100.0 + f64::from(n * 37 % 21) - 10.0, 100.0))
+            .collect();
+        let compared = Comparison::of(3, &pairs);
+        assert!(
+            compared.interval[0] < 0.0 && compared.interval[1] > 0.0,
+            "{compared:?}"
+        );
+        assert!(
+            compared.interval[0] > -5.0 && compared.interval[1] < 5.0,
+            "{compared:?}"
+        );
+        assert_eq!(Comparison::of(3, &[]).difference, 0.0);
+    }
+
+    #[test]
+    fn batches_are_short_and_not_too_short() {
+        assert_eq!(batch_for(250.0), 1_000);
+        assert_eq!(batch_for(2_500.0), 100);
+        assert_eq!(batch_for(1e9), 20);
+        assert_eq!(batch_for(0.0), 1_000);
+    }
 }

@@ -12,6 +12,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use self::failure::Failure;
 use self::loaded::{DEFAULT_FILE, Loaded};
 use self::log::Filter;
+use self::settings::Settings;
 use crate::demo;
 use crate::plugin::CONTRACT_VERSION;
 
@@ -22,6 +23,7 @@ pub(crate) mod loaded;
 mod log;
 mod plugin;
 mod serve;
+pub(crate) mod settings;
 pub(crate) mod signals;
 
 const EXAMPLES: &str = "\
@@ -79,7 +81,7 @@ enum Command {
     /// Take a running server's backends out and in again, until told otherwise
     #[command(subcommand)]
     Backend(admin::BackendCommand),
-    /// Tools for those who write policies
+    /// Write a policy, build it, look at it, time it
     #[command(subcommand)]
     Plugin(plugin::Command),
 }
@@ -97,6 +99,10 @@ struct ProxyArguments {
     /// Who decides: round-robin, least-conn, rotation, or a .wasm file [default: round-robin]
     #[arg(long, value_name = "NAME|FILE")]
     policy: Option<String>,
+
+    /// What the policy is told, as the JSON of a `config` table
+    #[arg(long, value_name = "JSON")]
+    config: Option<Settings>,
 }
 
 /// Runs the program with the process's arguments. Whatever goes wrong is said on standard error and told by the exit
@@ -158,8 +164,17 @@ impl Command {
     fn run(self) -> Result<ExitCode, Failure> {
         match self {
             Command::Run { file, .. } => serve::run(Loaded::from_file(file)?),
-            Command::Proxy(ProxyArguments { from, to, policy }) => {
-                serve::run(Loaded::from_arguments(&from, &to, policy.as_deref())?)
+            Command::Proxy(ProxyArguments {
+                from,
+                to,
+                policy,
+                config,
+            }) => {
+                let mut loaded = Loaded::from_arguments(&from, &to, policy.as_deref())?;
+                if let Some(settings) = &config {
+                    settings.apply_to_all(&mut loaded.config);
+                }
+                serve::run(loaded)
             }
             Command::Check { file } => {
                 let found = check::run(&Loaded::from_file(file)?)?;

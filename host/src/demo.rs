@@ -14,6 +14,7 @@ use self::screen::Screen;
 use crate::cli::block_on;
 use crate::cli::failure::Failure;
 use crate::cli::loaded::Loaded;
+use crate::cli::settings::Settings;
 use crate::cli::signals::Signals;
 use crate::config::Config;
 use crate::server::Server;
@@ -36,6 +37,10 @@ pub(crate) struct Arguments {
     /// Who decides: round-robin, least-conn, rotation, or a .wasm file [default: round-robin]
     #[arg(long, value_name = "NAME|FILE")]
     policy: Option<String>,
+
+    /// What the policy is told, as the JSON of a `config` table
+    #[arg(long, value_name = "JSON")]
+    config: Option<Settings>,
 
     /// The port to listen on, on 127.0.0.1 [default: a free one]
     #[arg(
@@ -92,6 +97,9 @@ fn configure(arguments: &Arguments, origins: &Origins) -> Result<Loaded, Failure
         .map(|origin| origin.address.to_string())
         .collect();
     let mut config = Config::for_proxy(&from, &to, arguments.policy.as_deref())?;
+    if let Some(settings) = &arguments.config {
+        settings.apply_to_all(&mut config);
+    }
     for upstream in &mut config.upstreams {
         upstream.name = "demo".to_owned();
         for (server, origin) in upstream.servers.iter_mut().zip(origins.all()) {

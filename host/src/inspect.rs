@@ -3,9 +3,11 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::config::{self, PolicySource, Server};
-use crate::plugin::{Engine, LoadError, Plugin};
+use crate::plugin::{Anatomy, Engine, LoadError, Plugin, doubts};
+use crate::policy::{Policy as _, slot};
 use crate::upstream::{Backend, Upstream};
 
 /// Looks at policies, one after the other.
@@ -24,6 +26,33 @@ pub struct PolicyInfo {
     pub promises: Vec<String>,
     /// SHA-256 of its bytes, in hex.
     pub digest: String,
+}
+
+/// All that can be told of a policy.
+#[derive(Debug)]
+pub struct Examined {
+    pub info: PolicyInfo,
+    /// Of the bytes it was loaded from.
+    pub size: usize,
+    /// Checked, wrapped and compiled.
+    pub compile_time: Duration,
+    /// What it was compiled to.
+    pub code_bytes: usize,
+    /// What will fail in it though the trial did not reach it, and what to do about that.
+    pub doubts: Option<(&'static str, &'static str)>,
+    pub trial: Trial,
+    pub(crate) anatomy: Anatomy,
+}
+
+/// What became of a policy's trial.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Trial {
+    Passed {
+        /// Memory of an instance after the trial.
+        memory_bytes: Option<usize>,
+    },
+    /// It cannot do without settings, and none were given. This is what it said.
+    NeedsSettings(String),
 }
 
 /// Why bytes are no policy, or a broken one.
@@ -78,11 +107,81 @@ impl Inspector {
             return Err(PolicyRefused::default());
         };
         plugin.probe(&self.upstream)?;
-        Ok(PolicyInfo {
+        Ok(PolicyInfo::of(&plugin))
+    }
+
+    /// The same for the policy that `settings` name, or for `bytes` in its place, and all else that can be told of it.
+    /// One that refuses an empty configuration is not tried: it needs another.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it. `rotation` is no plugin.
+    pub fn examine(
+        &self,
+        settings: &config::Policy,
+        bytes: Option<&[u8]>,
+    ) -> Result<Examined, PolicyRefused> {
+        // Bytes that are in no file yet need no word on where they are from.
+        let refused = |error: LoadError| match bytes {
+            Some(_) => PolicyRefused {
+                problem: error.problem().to_owned(),
+                remedy: error.remedy().to_owned(),
+            },
+            None => error.into(),
+        };
+        let start = Instant::now();
+        let loaded = Plugin::load(&self.engine, settings, bytes, None).map_err(refused)?;
+        let Some(plugin) = loaded else {
+            return Err(PolicyRefused {
+                problem: format!("{} is the host's own, and no plugin", settings.name),
+                remedy: "name another policy".to_owned(),
+            });
+        };
+        let compile_time = start.elapsed();
+        let unconfigured = settings
+            .config
+            .as_object()
+            .is_none_or(|table| table.is_empty());
+        let trial = match plugin.probe(&self.upstream) {
+            Ok(()) => Trial::Passed {
+                memory_bytes: self.memory(&plugin),
+            },
+            Err(refused) if refused.key() == "config" && unconfigured => {
+                Trial::NeedsSettings(refused.problem().to_owned())
+            }
+            Err(error) => return Err(refused(error)),
+        };
+        Ok(Examined {
+            info: PolicyInfo::of(&plugin),
+            anatomy: Anatomy::of(&plugin.bytes),
+            size: plugin.bytes.len(),
+            compile_time,
+            code_bytes: plugin.code_bytes(),
+            doubts: doubts(&plugin.bytes),
+            trial,
+        })
+    }
+
+    /// Bytes of memory of an instance that has made some picks; `None` where it fails in them.
+    fn memory(&self, plugin: &Arc<Plugin>) -> Option<usize> {
+        const PICKS: u32 = 1_000;
+        let upstream = Arc::new(self.upstream.rehearsal());
+        let mut instance = plugin.instantiate(&upstream).ok()?;
+        instance.update(&upstream).ok()?;
+        for attempt in 0..PICKS {
+            let (_, verdict) = instance.pick(slot::rehearsal(attempt));
+            verdict.ok()?;
+        }
+        Some(instance.memory_bytes())
+    }
+}
+
+impl PolicyInfo {
+    fn of(plugin: &Plugin) -> PolicyInfo {
+        PolicyInfo {
             name: plugin.about.name.clone(),
             version: plugin.about.version.clone(),
             promises: plugin.about.promises.clone(),
             digest: plugin.digest.clone(),
-        })
+        }
     }
 }

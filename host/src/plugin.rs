@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+mod advice;
+mod anatomy;
 mod aside;
 mod bindings;
 mod bounds;
@@ -15,11 +17,14 @@ mod deadline;
 mod description;
 mod engine;
 mod instance;
+mod limits;
 mod loader;
 mod precompiled;
 mod quarantine;
 mod state;
 
+pub(crate) use self::advice::doubts;
+pub(crate) use self::anatomy::Anatomy;
 pub(crate) use self::aside::is_loading;
 pub(crate) use self::engine::Engine;
 pub(crate) use self::instance::Instance;
@@ -85,6 +90,11 @@ impl Plugin {
         upstream: &Arc<crate::upstream::Upstream>,
     ) -> Result<Instance, crate::policy::PolicyFailure> {
         Instance::start(self.clone(), upstream.clone())
+    }
+
+    /// Bytes of what it was compiled to.
+    pub(crate) fn code_bytes(&self) -> usize {
+        self.code.bytes()
     }
 }
 

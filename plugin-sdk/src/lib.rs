@@ -4,6 +4,8 @@
 //! [`export_policy!`] that turns the crate into a plugin. Waypost runs it as WebAssembly, in a sandbox, and can
 //! replace it without losing a request; writing one takes no knowledge of either.
 //!
+//! `waypost plugin new NAME` writes a crate to begin with, and the [`guide`] goes on from there, task by task.
+//!
 //! # A complete policy
 //!
 //! Requests that carry a given cookie stay with the backend that the cookie names; all others go to the backend
@@ -67,6 +69,8 @@
 //!
 //! # The crate around it
 //!
+//! As `waypost plugin new` writes it:
+//!
 //! ```toml
 //! [package]
 //! name = "sticky"        # the name the host shows
@@ -90,7 +94,10 @@
 
 #![deny(missing_docs)]
 
+pub mod guide;
+
 mod backends;
+mod hooks;
 mod host;
 mod outcome;
 mod policy;
@@ -121,7 +128,9 @@ pub use request::{Request, Response};
 ///
 /// The optional hooks a policy implements are listed after it, in any order: `outcomes` for
 /// [`Policy::observe`], `responses` for [`Policy::respond`], `state` for [`Policy::save`] and [`Policy::restore`].
-/// A hook that is not listed is not called, whatever the type implements, and costs nothing per request.
+/// **A hook that is not listed is not called**, whatever the type implements, and costs nothing per request. In the
+/// crate's own `cargo test` the macro adds a test, `export_policy_lists_every_hook`, which fails where the type
+/// implements a hook that is not listed (a type that refuses an empty `config` is not looked at).
 ///
 /// ```
 /// # use waypost_plugin::{Backends, Pick, Policy, Request};
@@ -135,7 +144,7 @@ pub use request::{Request, Response};
 /// ```
 ///
 /// The plugin's name and version are those of the crate's `Cargo.toml`. Use the macro once per crate. Anywhere but on
-/// WebAssembly it only checks that the type is a policy.
+/// WebAssembly it only checks that the type is a policy, and that test.
 #[macro_export]
 macro_rules! export_policy {
     ($policy:ty $(, $hook:ident)* $(,)?) => {
@@ -167,6 +176,15 @@ macro_rules! export_policy {
             is_a_policy::<$policy>();
             $($crate::__private::export_hook!($hook);)*
         };
+
+        #[cfg(all(test, not(target_arch = "wasm32")))]
+        #[test]
+        fn export_policy_lists_every_hook() {
+            let listed = [$(::std::stringify!($hook)),*];
+            if let ::std::option::Option::Some(unlisted) = $crate::__private::unlisted::<$policy>(&listed) {
+                ::std::panic!("{unlisted}");
+            }
+        }
     };
 }
 
@@ -178,6 +196,9 @@ pub mod __private {
         bindings::{outcomes, policy, responses, state},
         guest::{Export, Instance},
     };
+
+    #[cfg(not(target_arch = "wasm32"))]
+    pub use crate::hooks::unlisted;
 
     pub use crate::__export_hook as export_hook;
 }

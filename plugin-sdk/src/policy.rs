@@ -2,13 +2,14 @@
 
 use serde::de::DeserializeOwned;
 
-use crate::{BackendId, Backends, Outcome, Request, Response};
+use crate::{BackendId, Backends, Outcome, Request, Response, hooks};
 
 /// A policy: picks the backend for each request of one upstream.
 ///
 /// [`configure`](Policy::configure) and [`pick`](Policy::pick) are all that a policy must have. The hooks
 /// [`observe`](Policy::observe), [`respond`](Policy::respond), [`save`](Policy::save) and
-/// [`restore`](Policy::restore) are called only if [`export_policy!`](crate::export_policy) lists them.
+/// [`restore`](Policy::restore) are called only if [`export_policy!`](crate::export_policy) lists them, which a test that
+/// it adds to the crate sees to.
 ///
 /// The host makes one instance per upstream and shard, calls it from one thread, and never calls it from inside
 /// another call. The order is `configure`, `restore` if there is something to restore, `update`, then the rest.
@@ -42,15 +43,18 @@ pub trait Policy: Sized + 'static {
     /// Hook `outcomes`: hears how earlier picks ended, in batches, some time before a later `pick`.
     fn observe(&mut self, outcomes: &[Outcome]) {
         let _ = outcomes;
+        hooks::absent();
     }
 
     /// Hook `responses`: sees the head of the response that `backend` gave and may change its fields.
     fn respond(&mut self, backend: BackendId, response: &Response) {
         let _ = (backend, response);
+        hooks::absent();
     }
 
     /// Hook `state`: what this instance hands to the one that replaces it, in whatever form `restore` reads.
     fn save(&self) -> Vec<u8> {
+        hooks::absent();
         Vec::new()
     }
 
@@ -61,6 +65,7 @@ pub trait Policy: Sized + 'static {
     /// Why the bytes cannot be used. The host logs it and starts the policy cold.
     fn restore(&mut self, state: &[u8]) -> Result<(), String> {
         let _ = state;
+        hooks::absent();
         Ok(())
     }
 }

@@ -35,7 +35,7 @@ fn build() -> BTreeMap<String, PathBuf> {
 }
 
 /// Where the host's build script has its own policies built, so that the standard library is compiled only once.
-fn target_dir() -> PathBuf {
+pub(crate) fn target_dir() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
         .ancestors()
         .find(|directory| directory.join("CACHEDIR.TAG").is_file())

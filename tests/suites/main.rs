@@ -1,6 +1,7 @@
 //! The end-to-end suites: one binary, one file per theme.
 
 mod admin; // a running server asked and told things, through its admin socket
+mod authoring; // policies as they are written: crates, builds, mistakes
 mod balancing; // who gets a request: shares over shards and connections, states, routes
 mod commands; // the program itself: what it says, how it ends
 mod containment; // policies that misbehave: refused, or contained

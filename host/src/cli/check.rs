@@ -1,10 +1,12 @@
 //! `waypost check`: would it start?
 
-use super::failure::Failure;
+use std::io::{self, Write as _};
+
+use super::failure::{Failure, colored};
 use super::loaded::Loaded;
 use super::{block_on, counted};
 use crate::admin;
-use crate::config::Config;
+use crate::config::{Config, ConfigError, Finding};
 use crate::server::Server;
 use crate::status::Status;
 
@@ -16,12 +18,51 @@ pub(super) fn run(loaded: &Loaded) -> Result<String, Failure> {
             .map_err(|error| Failure::start(&error, loaded))
     })?;
     admin::check(&loaded.config.admin).map_err(|error| Failure::admin(&error, loaded))?;
+    let unused = unused(&loaded.config);
+    if !unused.is_empty() {
+        let warnings = ConfigError::from_findings(loaded.file.as_deref(), unused).into_warnings();
+        // Whoever closed it does not want to know.
+        let _ = writeln!(io::stderr(), "{}", warnings.render(colored()));
+    }
     let file = loaded.file.as_deref().unwrap_or("arguments".as_ref());
     Ok(format!(
         "{}: ok: {}",
         file.display(),
         summary(&loaded.config, &checked)
     ))
+}
+
+/// What is defined and never comes to carry a request: most likely a name was meant elsewhere.
+fn unused(config: &Config) -> Vec<Finding> {
+    let routed = |index| config.routes.iter().any(|route| route.upstream == index);
+    let named = |index| {
+        let mut upstreams = config.upstreams.iter();
+        upstreams.any(|upstream| upstream.policy == index)
+    };
+    let upstreams = (0..).zip(&config.upstreams);
+    let upstreams = upstreams.filter(|(index, _)| !routed(*index));
+    let upstreams = upstreams.map(|(_, upstream)| Finding {
+        title: format!("no route uses upstream {}", upstream.name),
+        help: Some(format!(
+            "write `upstream = \"{}\"` in a [[route]], or leave it out",
+            upstream.name
+        )),
+        place: vec!["upstream".into(), upstream.name.as_str().into()],
+    });
+    let policies = (0..).zip(&config.policies);
+    let policies = policies.filter(|(index, _)| !named(*index));
+    let policies = policies.map(|(_, policy)| Finding {
+        title: format!(
+            "no upstream uses policy {}: it was loaded, and not tried",
+            policy.name
+        ),
+        help: Some(format!(
+            "write `policy = \"{}\"` in an [upstream], or leave it out",
+            policy.name
+        )),
+        place: vec!["policy".into(), policy.name.as_str().into()],
+    });
+    upstreams.chain(policies).collect()
 }
 
 fn summary(config: &Config, status: &Status) -> String {

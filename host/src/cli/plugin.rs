@@ -1,78 +1,87 @@
 //! `waypost plugin`: what concerns policies themselves, away from any traffic.
 
-use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
+use serde::Serialize;
 
 use super::failure::Failure;
-use crate::bench::{self, PickCost};
+use super::settings::Settings;
 use crate::config::Policy;
+use crate::inspect::PolicyRefused;
+
+mod bench;
+mod build;
+mod inspect;
+mod new;
+mod sdk;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Write the crate of a new policy, with its tests
+    New(new::Arguments),
+    /// Build a policy's crate, check and try what comes of it, and write it to a file
+    Build(build::Arguments),
+    /// Tell all that can be told of a policy: hooks, promises, what it asks for, what it costs
+    Inspect(inspect::Arguments),
     /// Time the picks of policies, for upstreams of 2 to 10,000 backends
-    Bench(BenchArguments),
-}
-
-#[derive(Args, Debug)]
-pub(super) struct BenchArguments {
-    /// round-robin, least-conn, rotation, or .wasm files
-    #[arg(required = true, value_name = "NAME|FILE")]
-    policies: Vec<String>,
-
-    /// Numbers of backends, with commas between them
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "2,10,100,1000,10000",
-        value_name = "COUNTS"
-    )]
-    backends: Vec<std::num::NonZero<usize>>,
-
-    /// What the policies are told, as the JSON of a `config` table
-    #[arg(long, value_name = "JSON")]
-    config: Option<serde_json::Value>,
+    Bench(bench::Arguments),
 }
 
 pub(super) fn run(command: &Command) -> Result<ExitCode, Failure> {
     match command {
-        Command::Bench(arguments) => bench(arguments),
+        Command::New(arguments) => new::run(arguments),
+        Command::Build(arguments) => build::run(arguments),
+        Command::Inspect(arguments) => inspect::run(arguments),
+        Command::Bench(arguments) => bench::run(arguments),
     }
 }
 
-fn bench(arguments: &BenchArguments) -> Result<ExitCode, Failure> {
+/// The policy of that name or in that file, with these settings.
+fn named(name: &str, settings: Option<&Settings>) -> Result<Policy, Failure> {
+    // Any file that is there is meant as one, whatever its name: what is wrong with it can be said.
+    let is_path = Policy::built_in(name).is_none() && Path::new(name).exists();
+    let mut policy = if is_path && !name.contains('/') {
+        Policy::from_argument(&format!("./{name}"))?
+    } else {
+        Policy::from_argument(name)?
+    };
+    if let Some(settings) = settings {
+        settings.apply(&mut policy);
+    }
+    Ok(policy)
+}
+
+fn refused(refused: &PolicyRefused) -> Failure {
+    Failure::runtime(refused.problem.as_str(), Some(&refused.remedy))
+}
+
+fn broken(error: &anyhow::Error) -> Failure {
+    Failure::runtime(format!("{error:#}"), None)
+}
+
+fn json(value: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string_pretty(value)
+        .map_err(|error| Failure::runtime(format!("cannot be written as JSON: {error}"), None))
+}
+
+/// Figures of a debug build tell nothing.
+fn warn_of_debug_build() {
     if cfg!(debug_assertions) {
         tracing::warn!(
             "this is a debug build; figures are those of `cargo run --release -- plugin bench`"
         );
     }
-    let mut out = io::stdout();
-    for name in &arguments.policies {
-        let mut policy = Policy::from_argument(name)?;
-        if let Some(config) = &arguments.config {
-            policy.config = config.clone();
-        }
-        let sizes: Vec<usize> = arguments.backends.iter().map(|size| size.get()).collect();
-        let costs = bench::picks(&policy, &sizes)
-            .map_err(|error| Failure::runtime(error.to_string(), None))?;
-        // A reader who has seen enough closes the pipe; there is nobody left to tell.
-        let _ = write!(out, "{}", table(&policy.name, &costs));
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
-fn table(policy: &str, costs: &[PickCost]) -> String {
-    let mut lines = format!("{policy}, ns per pick: median (a tenth are below, a tenth above)\n");
-    for PickCost {
-        backends,
-        median,
-        spread: [low, high],
-    } in costs
-    {
-        lines += &format!("{backends:>9} backends {median:>9.0} ({low:.0} to {high:.0})\n");
+/// `61.2 KiB`
+fn bytes(count: usize) -> String {
+    match count {
+        0..1024 => format!("{count} bytes"),
+        1024..1_048_576 => format!("{:.1} KiB", count as f64 / 1024.0),
+        _ => format!("{:.1} MiB", count as f64 / 1_048_576.0),
     }
-    lines
 }
 
 #[cfg(test)]
@@ -80,17 +89,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_has_a_line_for_each_size() {
-        let cost = |backends, median| PickCost {
-            backends,
-            median,
-            spread: [median - 1.0, median + 2.0],
-        };
-        assert_eq!(
-            table("round-robin", &[cost(2, 180.4), cost(10_000, 200.0)]),
-            "round-robin, ns per pick: median (a tenth are below, a tenth above)\n\
-             \x20       2 backends       180 (179 to 182)\n\
-             \x20   10000 backends       200 (199 to 202)\n"
-        );
+    fn sizes_are_read_at_a_glance() {
+        for (count, shown) in [
+            (0, "0 bytes"),
+            (1_023, "1023 bytes"),
+            (1_536, "1.5 KiB"),
+            (1_048_576, "1.0 MiB"),
+        ] {
+            assert_eq!(bytes(count), shown);
+        }
     }
 }

@@ -19,6 +19,8 @@ pub struct ConfigError {
     file: Option<String>,
     text: String,
     mistakes: Vec<Mistake>,
+    /// They keep nothing from running.
+    warnings: bool,
 }
 
 impl ConfigError {
@@ -34,6 +36,15 @@ impl ConfigError {
             file,
             text: text.into(),
             mistakes,
+            warnings: false,
+        }
+    }
+
+    /// The same, called warnings.
+    pub(crate) fn into_warnings(self) -> Self {
+        ConfigError {
+            warnings: true,
+            ..self
         }
     }
 
@@ -60,7 +71,7 @@ impl ConfigError {
         let left = self.mistakes.len().saturating_sub(SHOWN_MAX);
         if left > 0 {
             let title = format!("{left} more mistakes are not shown");
-            shown.push(renderer.render(&[Group::with_title(Level::ERROR.primary_title(title))]));
+            shown.push(renderer.render(&[Group::with_title(self.level().primary_title(title))]));
         }
         // The renderer pads empty lines of a help text.
         shown
@@ -71,8 +82,16 @@ impl ConfigError {
             .join("\n")
     }
 
+    fn level(&self) -> Level<'static> {
+        if self.warnings {
+            Level::WARNING
+        } else {
+            Level::ERROR
+        }
+    }
+
     fn group<'a>(&'a self, mistake: &'a Mistake) -> Group<'a> {
-        let group = Group::with_title(Level::ERROR.primary_title(&mistake.title));
+        let group = Group::with_title(self.level().primary_title(&mistake.title));
         let group = match (&mistake.at, &self.file) {
             (Some(at), _) if !self.text.trim().is_empty() => {
                 group.element(self.snippet(at, mistake.also.as_ref()))

@@ -67,6 +67,11 @@ impl Instance {
         })
     }
 
+    /// Bytes of linear memory that it has by now.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.store.data().limits.memory
+    }
+
     /// Whether a call may answer so. Never trusts what a guest returns.
     fn check(
         &self,

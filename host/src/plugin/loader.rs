@@ -20,7 +20,7 @@ use super::bindings::{
 use super::precompiled::MachineCode;
 use super::quarantine::Record;
 use super::state::{self, Guest};
-use super::{About, Engine, Plugin, Stats, aside, bounds, deadline, description};
+use super::{About, Engine, Plugin, Stats, advice, aside, bounds, deadline, description};
 use crate::config::{self, PolicySource};
 use crate::policy::slot;
 use crate::policy::{Policy as _, PolicyFailure};
@@ -29,7 +29,7 @@ use crate::upstream::Upstream;
 /// The contract this host speaks. Minor versions with the same first two numbers link (see the WIT package).
 const CONTRACT: &str = "waypost:policy";
 pub(crate) const VERSION: &str = "0.1.0";
-const EXPORTS: [&str; 2] = ["about", "balance"];
+pub(super) const EXPORTS: [&str; 2] = ["about", "balance"];
 
 /// Where a policy's bytes come from.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -76,6 +76,11 @@ impl LoadError {
 
     pub(crate) fn message(&self) -> String {
         format!("{}: {}", self.source, self.problem)
+    }
+
+    /// The message without where the policy is from.
+    pub(crate) fn problem(&self) -> &str {
+        &self.problem
     }
 
     pub(crate) fn remedy(&self) -> &str {
@@ -224,7 +229,6 @@ impl Plugin {
             refused: false,
         };
         let trial = Arc::new(upstream.rehearsal());
-        let broken = "the policy is broken: run its tests, or use another one";
         let mut instance = self.instantiate(&trial).map_err(|failure| match failure {
             PolicyFailure::Start(_) => LoadError {
                 refused: true,
@@ -233,16 +237,25 @@ impl Plugin {
                     "check what the policy is told: its `config` table",
                 )
             },
-            _ => failed(format!("failed in configure: {failure}"), broken),
+            _ => failed(
+                format!("failed in configure: {failure}"),
+                advice::on_failure("configure", &failure),
+            ),
         })?;
-        instance
-            .update(&trial)
-            .map_err(|failure| failed(format!("failed in update: {failure}"), broken))?;
+        instance.update(&trial).map_err(|failure| {
+            failed(
+                format!("failed in update: {failure}"),
+                advice::on_failure("update", &failure),
+            )
+        })?;
         for attempt in 0..PICKS {
             let exchange = slot::rehearsal(attempt);
             let (_, verdict) = instance.pick(exchange);
             verdict.map_err(|failure| {
-                failed(format!("failed in trial pick {attempt}: {failure}"), broken)
+                failed(
+                    format!("failed in trial pick {attempt}: {failure}"),
+                    advice::on_failure("pick", &failure),
+                )
             })?;
         }
         Ok(())
@@ -269,6 +282,11 @@ impl Code {
             responses,
             state,
         })
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let image = self.pre.component().image_range();
+        image.end.addr() - image.start.addr()
     }
 
     pub(super) fn instantiate(&self, store: &mut Store<Guest>) -> wasmtime::Result<Exports> {
@@ -365,18 +383,24 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Problem> {
     };
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
     if !metadata.is_file() {
-        return Err(Problem::new("is not a file", "name the .wasm file itself"));
-    }
-    let too_long = |bytes| Problem::new(bounds::too_long(bytes), TOO_LARGE);
-    if metadata.len() > bounds::BYTES_MAX {
-        return Err(too_long(metadata.len()));
+        let remedy =
+            "name the .wasm file itself; `waypost plugin build DIR` makes one of a policy's crate";
+        return Err(Problem::new("is not a file", remedy));
     }
     // It may grow while it is read.
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(bounds::BYTES_MAX + 1).read_to_end(&mut bytes))
         .map_err(unreadable)?;
-    Ok(bytes)
+    if bytes.len() as u64 <= bounds::BYTES_MAX {
+        return Ok(bytes);
+    }
+    Err(if bytes.starts_with(b"\0asm") {
+        Problem::new(bounds::too_long(metadata.len()), TOO_LARGE)
+    } else {
+        let (problem, remedy) = advice::on_other_file(&bytes);
+        Problem::new(problem, remedy)
+    })
 }
 
 /// Bounded by what may be in a policy, and one after the other: compiling takes a hundred times a policy's size in
@@ -403,17 +427,13 @@ fn componentize(engine: &Engine, bytes: &[u8]) -> Result<Vec<u8>, Problem> {
         return Ok(bytes.to_vec());
     }
     if !bytes.starts_with(CORE_MODULE) {
-        return Err(Problem::new(
-            "is not WebAssembly",
-            "name a .wasm file built from a policy crate",
-        ));
+        let (problem, remedy) = advice::on_other_file(bytes);
+        return Err(Problem::new(problem, remedy));
     }
-    let remedy = "a policy crate has `export_policy!(YourPolicy);` in its lib.rs and crate-type = [\"cdylib\"]; see the README";
     let no_policy = |reason: &dyn fmt::Display| {
-        Problem::new(
-            format!("is a WebAssembly module but not a policy: {reason}"),
-            remedy,
-        )
+        let problem = format!("is a WebAssembly module but not a policy: {reason}");
+        let remedy = advice::on_module(&problem);
+        Problem::new(problem, remedy)
     };
     // The encoder trusts a module to be well-formed, and panics on some that are not.
     Module::validate(&engine.wasmtime, bytes).map_err(|error| no_policy(&error.root_cause()))?;
@@ -459,7 +479,7 @@ fn check_import(name: &str) -> Result<(), Problem> {
         .and_then(|rest| rest.strip_prefix('/'))
     else {
         let remedy = if name.starts_with("wasi:") {
-            "policies have no files, sockets or clock of their own: build for wasm32-unknown-unknown and use the functions of waypost-plugin"
+            advice::NO_WASI
         } else {
             "use only what waypost-plugin offers"
         };

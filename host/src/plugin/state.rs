@@ -4,18 +4,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use http::{HeaderMap, HeaderValue};
-use wasmtime::{StoreLimits, StoreLimitsBuilder};
 
 use super::bindings::{host, request, response, types, upstream};
 use super::deadline::Deadline;
+use super::limits::Limits;
 use super::{Admission, LogLimit};
 use crate::config;
 use crate::headers::{self, EditRefused};
 use crate::policy::{Edit, Exchange, Reply};
 use crate::upstream::{Backend, BackendId, Upstream};
 
-/// Elements of all tables of one instance.
-const TABLE_ELEMENTS_MAX: usize = 20_000;
 /// Edits of one call, and the bytes of their names and values.
 const EDITS_MAX: usize = 64;
 const EDIT_BYTES_MAX: usize = 16 * 1024;
@@ -24,7 +22,7 @@ const LOG_CHARS_MAX: usize = 512;
 
 /// The data of an instance's store.
 pub(super) struct Guest {
-    pub(super) limits: StoreLimits,
+    pub(super) limits: Limits,
     /// What the running call is about. Taken in before a call, taken out after it.
     pub(super) call: Call,
     pub(super) deadline: Deadline,
@@ -59,15 +57,8 @@ impl Guest {
         log_limit: Arc<Mutex<LogLimit>>,
         seed: u64,
     ) -> Guest {
-        let limits = StoreLimitsBuilder::new()
-            .memory_size(settings.limits.memory_max)
-            .table_elements(TABLE_ELEMENTS_MAX)
-            .memories(1)
-            .tables(4)
-            .instances(16)
-            .build();
         Guest {
-            limits,
+            limits: Limits::new(settings.limits.memory_max),
             call: Call::Nothing,
             deadline: Deadline::default(),
             policy: settings.name.clone(),

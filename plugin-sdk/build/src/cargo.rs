@@ -3,13 +3,14 @@
 use std::{
     env,
     ffi::{OsStr, OsString},
-    io::Read,
+    io::{self, BufRead as _, BufReader, IsTerminal as _, Read, Write as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
 };
 
 use crate::{
-    Error, TARGET,
+    Cause, Error, TARGET,
     toolchain::{Debian, Toolchain},
 };
 
@@ -48,7 +49,12 @@ pub(crate) fn build(
         .arg(target_dir)
         .envs(PROFILE)
         .stdin(Stdio::null())
-        .stdout(Stdio::piped());
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    // It writes to a pipe, and what comes out of that is for the terminal all the same.
+    if io::stderr().is_terminal() && env::var_os("CARGO_TERM_COLOR").is_none() {
+        command.env("CARGO_TERM_COLOR", "always");
+    }
     for manifest in manifests {
         let dir = manifest.parent().unwrap_or(manifest);
         command.arg("--package").arg(package_spec(dir));
@@ -56,7 +62,7 @@ pub(crate) fn build(
     if let Some(manifest) = manifests.first() {
         command.arg("--manifest-path").arg(manifest);
     }
-    let mut mapped = vec![(cargo_home(), "/cargo")];
+    let mut mapped = vec![(cargo_home(), "/cargo"), (sdk(), "/waypost-plugin")];
     if let Toolchain::Debian(Debian {
         rustc,
         source,
@@ -73,12 +79,16 @@ pub(crate) fn build(
     command.env("CARGO_ENCODED_RUSTFLAGS", encoded_flags(&mapped));
 
     let mut child = command.spawn().map_err(Error::Start)?;
+    let stderr = child.stderr.take();
+    let said = thread::spawn(move || stderr.map(pass_on).unwrap_or_default());
     let mut messages = String::new();
     if let Some(mut stdout) = child.stdout.take() {
         stdout.read_to_string(&mut messages).map_err(Error::Start)?;
     }
-    if !child.wait().map_err(Error::Start)?.success() {
-        return Err(Error::Compile);
+    let status = child.wait().map_err(Error::Start)?;
+    let said = said.join().unwrap_or_default();
+    if !status.success() {
+        return Err(Error::Compile(Cause::of(&said)));
     }
     let artifacts: Vec<Artifact> = messages.lines().filter_map(Artifact::parse).collect();
     manifests
@@ -90,6 +100,24 @@ pub(crate) fn build(
             module.ok_or_else(|| Error::NoCdylib(manifest.parent().unwrap_or(manifest).into()))
         })
         .collect()
+}
+
+/// Hands what cargo says on to standard error, line by line, and returns the end of it.
+fn pass_on(stderr: impl Read) -> String {
+    /// What went wrong stands at the end; a build that warns of a lot need not be kept.
+    const KEPT_BYTES: usize = 256 * 1024;
+    let mut said = String::new();
+    for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line);
+        // A closed standard error is no reason to stop building.
+        let _ = writeln!(io::stderr(), "{line}");
+        if said.len() > KEPT_BYTES {
+            said.clear();
+        }
+        said.push_str(&line);
+        said.push('\n');
+    }
+    said
 }
 
 /// Takes out of a command's environment what an outer cargo, rustup's proxies, clippy or a user's settings for native
@@ -147,6 +175,14 @@ fn cargo_home() -> Option<PathBuf> {
     env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| env::home_dir().map(|home| home.join(".cargo")))
+}
+
+/// The SDK that this crate came with. For a crate outside of its workspace, cargo names its files in full.
+fn sdk() -> Option<PathBuf> {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()?
+        .canonicalize()
+        .ok()
 }
 
 /// Flags for the compiler in the one form that also keeps those of a configuration file out. Panic messages name the

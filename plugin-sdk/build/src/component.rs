@@ -92,7 +92,7 @@ mod tests {
         assert!(
             checked(&[], &[about])
                 .unwrap_err()
-                .contains("export_policy!")
+                .contains("waypost:policy/balance")
         );
     }
 

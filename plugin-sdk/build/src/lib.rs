@@ -19,6 +19,7 @@
 #![deny(missing_docs)]
 
 mod cargo;
+mod cause;
 #[cfg(feature = "component")]
 mod component;
 mod error;
@@ -29,6 +30,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use cause::Cause;
 #[cfg(feature = "component")]
 pub use component::componentize;
 pub use error::Error;
@@ -84,7 +86,7 @@ impl Builder {
     /// Any [`Error`]; each says what to do about it.
     pub fn module(&self, crate_dir: impl AsRef<Path>) -> Result<PathBuf, Error> {
         let mut modules = self.modules(&[crate_dir])?;
-        modules.pop().ok_or(Error::Compile)
+        modules.pop().ok_or(Error::Compile(None))
     }
 
     /// Compiles several crates of one workspace in one go, and returns the paths of their core modules in the same
@@ -157,14 +159,17 @@ mod tests {
         let error = Builder::new(dir.path().join("target"))
             .module(dir.path())
             .unwrap_err();
-        error
-            .to_string()
-            .replace(dir.path().to_str().unwrap(), "DIR")
+        let help = error.help().unwrap_or_default();
+        format!("{error}: {help}").replace(dir.path().to_str().unwrap(), "DIR")
     }
 
     #[test]
     fn says_what_a_plugin_crate_needs() {
-        assert_eq!(refusal(None), "DIR is not a crate: it has no Cargo.toml");
+        assert_eq!(
+            refusal(None),
+            "DIR is not a crate: it has no Cargo.toml: name the directory of a policy's crate; \
+             `waypost plugin new NAME` makes one"
+        );
         let refusal = refusal(Some("[package]\nname = \"x\"\n"));
         assert!(
             refusal.starts_with("the crate in DIR does not build a plugin"),

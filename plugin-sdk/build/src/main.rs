@@ -30,6 +30,10 @@ fn main() -> ExitCode {
                 eprintln!("  because: {cause}");
                 source = cause.source();
             }
+            let built = error.downcast_ref::<waypost_plugin_build::Error>();
+            if let Some(help) = built.and_then(waypost_plugin_build::Error::help) {
+                eprintln!("help: {help}");
+            }
             ExitCode::FAILURE
         }
     }

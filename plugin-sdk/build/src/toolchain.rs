@@ -301,8 +301,11 @@ mod tests {
             "there is no Rust standard library for wasm32-unknown-unknown:\n\
              \x20 - not by Active\n\
              \x20 - not by Rustup\n\
-             \x20 - not by Debian\n\
-             either of these provides it:\n\
+             \x20 - not by Debian"
+        );
+        assert_eq!(
+            error.help().unwrap(),
+            "either of these provides it:\n\
              \x20   rustup target add wasm32-unknown-unknown\n\
              \x20   apt-get install rustc-web rust-web-src   (Debian)"
         );

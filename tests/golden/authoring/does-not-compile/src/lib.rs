@@ -1,0 +1,21 @@
+use waypost_plugin::{Backends, Pick, Policy, Request, export_policy};
+
+pub struct Mine;
+
+impl Policy for Mine {
+    type Config = ();
+
+    fn configure(_: ()) -> Result<Self, String> {
+        Ok(Mine)
+    }
+
+    fn pick(&mut self, _: &Request, backends: &Backends) -> Pick {
+        let id: u32 = backends.len();
+        match backends.healthy().next() {
+            Some(backend) => Pick::forward(backend.id),
+            None => Pick::unavailable(),
+        }
+    }
+}
+
+export_policy!(Mine);

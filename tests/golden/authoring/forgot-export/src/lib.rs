@@ -1,0 +1,18 @@
+use waypost_plugin::{Backends, Pick, Policy, Request};
+
+pub struct Mine;
+
+impl Policy for Mine {
+    type Config = ();
+
+    fn configure(_: ()) -> Result<Self, String> {
+        Ok(Mine)
+    }
+
+    fn pick(&mut self, _: &Request, backends: &Backends) -> Pick {
+        match backends.healthy().next() {
+            Some(backend) => Pick::forward(backend.id),
+            None => Pick::unavailable(),
+        }
+    }
+}

@@ -1,0 +1,22 @@
+use waypost_plugin::{Backends, Pick, Policy, Request, export_policy};
+
+pub struct Mine;
+
+impl Policy for Mine {
+    type Config = ();
+
+    fn configure(_: ()) -> Result<Self, String> {
+        let port: u16 = "eighty".parse().expect("a port");
+        assert_ne!(port, 0);
+        Ok(Mine)
+    }
+
+    fn pick(&mut self, _: &Request, backends: &Backends) -> Pick {
+        match backends.healthy().next() {
+            Some(backend) => Pick::forward(backend.id),
+            None => Pick::unavailable(),
+        }
+    }
+}
+
+export_policy!(Mine);
