@@ -282,6 +282,21 @@ contained! {
 }
 
 #[tokio::test]
+async fn a_backend_that_has_left_is_not_to_be_had() {
+    let origins = [Origin::echo("a").await, Origin::echo("b").await];
+    let [a, b] = [&origins[0], &origins[1]].map(Origin::address);
+    let config = |addresses: &[_]| behind(guest("forwards-to-departed"), "", addresses);
+    let proxy = Proxy::start(&config(&[a, b])).await;
+    let mut client = Client::connect(&proxy).await;
+    assert_eq!(client.ask(MISBEHAVE).await.origin(), "a");
+    proxy.apply(&config(&[b])).await;
+    origins[0].take_requests();
+    assert_eq!(client.ask(MISBEHAVE).await.origin(), "b");
+    assert_eq!(plugin(&proxy).failures, 1);
+    assert_eq!(origins[0].request_count(), 0);
+}
+
+#[tokio::test]
 async fn memory_stops_at_its_cap_and_a_policy_that_copes_is_left_alone() {
     for (keys, expected) in [("", 8..16), ("memory = \"4MiB\"", 1..4)] {
         let origin = Origin::echo("a").await;

@@ -4,6 +4,12 @@
 //! cargo test --release -p waypost-tests --test suites soak::a_thousand -- --ignored --nocapture
 //! ```
 //!
+//! And what a policy that never comes back, asked 200 times a second, costs the users of another route:
+//!
+//! ```sh
+//! cargo test --release -p waypost-tests --test suites soak::a_looping -- --ignored --nocapture
+//! ```
+//!
 //! `WAYPOST_SOAK_SWAPS` and `WAYPOST_SOAK_REQUESTS` make it longer or shorter, `WAYPOST_SOAK_PAUSE_MS` has each client wait
 //! between two requests. All traffic stays on this machine, and clients and backends share its processors with the proxy.
 
@@ -16,9 +22,9 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use waypost_tests::{PATIENCE, Proxy, servers, within};
+use waypost_tests::{Client, PATIENCE, Proxy, servers, within};
 
-use crate::guests::{built_in, remade};
+use crate::guests::{built_in, guest, remade};
 
 const CLIENTS: usize = 16;
 const BACKENDS: usize = 3;
@@ -437,4 +443,64 @@ async fn a_thousand_swaps() {
         alone: true,
     })
     .await;
+}
+
+// === a policy that never comes back ===
+
+/// So many requests of it, at a steady rate.
+const LOOPS: u32 = 2_000;
+const LOOP_EVERY: Duration = Duration::from_millis(5);
+
+#[tokio::test]
+#[ignore = "takes half a minute and the whole machine; see above"]
+async fn a_looping_policy_and_another_route() {
+    let config = format!(
+        "shards = 2\n{}[policy.loops]\nfile = \"{}\"\n{}\
+         [[route]]\nupstream = \"app\"\n[[route]]\npath = \"/loops\"\nupstream = \"loops\"\n",
+        servers(&backends(), "policy = \"round-robin\""),
+        guest("loops").display(),
+        servers(&backends(), "policy = \"loops\"").replace("upstream.app", "upstream.loops"),
+    );
+    let proxy = Proxy::start(&config).await;
+    let board = Arc::new(Board::default());
+    let running = clients(proxy.address(), &board, Duration::from_millis(4));
+    board.answers(5_000).await;
+    board.phase.store(CALM, Ordering::Relaxed);
+    tokio::time::sleep(LOOP_EVERY * LOOPS).await;
+
+    board.phase.store(SWAPPING, Ordering::Relaxed);
+    let mut loops = JoinSet::new();
+    let mut due = tokio::time::interval(LOOP_EVERY);
+    for _ in 0..LOOPS {
+        due.tick().await;
+        let address = proxy.address();
+        loops.spawn(async move {
+            let mut client = Client::try_connect_to(address).await.expect("a connection");
+            let ask = "GET /loops HTTP/1.1\r\nHost: test\r\nX-Misbehave: yes\r\n\r\n";
+            client.ask(ask).await.status()
+        });
+    }
+    let answers = loops.join_all().await;
+    board.stop.store(true, Ordering::Relaxed);
+    let tally = running.join().expect("the clients");
+
+    let policy = &proxy.status().upstreams[1].policy;
+    println!(
+        "{LOOPS} requests, one each {LOOP_EVERY:?}; {:?}",
+        policy.quarantine
+    );
+    println!("the other route         without       with loops");
+    println!(
+        "requests          {:>13} {:>16}",
+        tally.count(CALM),
+        tally.count(SWAPPING)
+    );
+    for (name, share) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
+        let [calm, loops] = [CALM, SWAPPING].map(|phase| tally.quantile(phase, share));
+        let ratio = loops as f64 / calm.max(1) as f64;
+        println!("latency {name:<6} us {calm:>13} {loops:>16}   x {ratio:.2}");
+    }
+    assert_eq!(tally.errors, [""; 0]);
+    assert!(answers.iter().all(|status| *status == 200));
+    assert!(policy.quarantine.is_some());
 }
