@@ -91,7 +91,9 @@
 #![deny(missing_docs)]
 
 mod backends;
+mod choice;
 mod host;
+mod key;
 mod outcome;
 mod policy;
 mod request;
@@ -113,6 +115,7 @@ pub mod testing;
 
 pub use backends::{Backend, BackendId, BackendState, Backends};
 pub use host::{COUNTER_SLOTS, Counter, log, now, random, random_below};
+pub use key::{FieldName, Key, stable_hash};
 pub use outcome::{Ending, Failure, Outcome};
 pub use policy::{Config, Pick, Policy, Promise};
 pub use request::{Request, Response};

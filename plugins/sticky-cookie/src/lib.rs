@@ -1,0 +1,272 @@
+//! A client stays with its backend by a cookie.
+//!
+//! A client without the cookie goes to the backend with the fewest requests under way for its weight, and the response
+//! gives it a cookie that names this backend. With it, the client comes back to the same one for as long as that one is
+//! up: for sessions that live in the memory of the application.
+//!
+//! # Settings
+//!
+//! ```toml
+//! [policy.sticky]
+//! builtin = "sticky-cookie"
+//! config  = { cookie = "srv", max_age = "12h", secret = "a long line that only the proxies know" }
+//! ```
+//!
+//! | key | default | |
+//! | --- | --- | --- |
+//! | `cookie` | `"waypost"` | the cookie's name |
+//! | `secret` | none | at least 16 characters; makes the value one that only those who know it can compute. The same on all proxies that share clients |
+//! | `max_age` | none | how long the client keeps the cookie: `"30m"`, `"12h"`, `"7d"`. None: until the browser is closed |
+//! | `path` | `"/"` | where the client sends it |
+//! | `domain` | none | to which hosts beside this one: `"example.com"` for all below it |
+//! | `secure` | `false` | only over TLS |
+//! | `http_only` | `true` | not for scripts |
+//! | `same_site` | `"lax"` | `"strict"`, `"lax"`, `"none"` (wants `secure`), or `"unset"` to leave it to the client |
+//!
+//! # What it promises
+//!
+//! - *Sticky.* A request with a cookie of ours goes to the backend that the cookie names, while that is up, has a weight
+//!   and was not tried for this request already.
+//! - The cookie is set where it is missing, is not one of ours, or names a backend that cannot take the request, and only
+//!   then. `max_age` counts from there: it is not renewed with each response.
+//! - A client whose backend is down, draining, of weight 0 or gone is treated as new: it goes elsewhere, with a cookie for
+//!   there, and does not come back by itself. The same for a request whose first attempt failed. **A drain moves clients
+//!   at once**, unlike HAProxy's or nginx's, where sessions stay until they end: the contract lets no policy send a
+//!   request to a backend that is not up. What is under way is finished.
+//! - The value says nothing about the backend: it is made of its name by HMAC-SHA256, 128 bits of it. Without a `secret`
+//!   who knows or guesses the name (of a server without a `name` it is the address) can compute it, and so choose a
+//!   backend; with one, only a value that was once handed out can be used. A value is not tied to a client.
+//! - It keeps no state: values depend on names and the secret only. They outlive swaps, reloads and restarts, and all
+//!   proxies with the same names and secret understand one another's. A secret that changes makes all clients new.
+//! - *Rewrites headers.* It adds one `Set-Cookie` to a response, beside those of the backend. A cache that stores such a
+//!   response shares it among clients: let responses that may be stored say `Cache-Control: no-cache="set-cookie"`.
+
+mod id;
+
+use std::fmt::Write as _;
+
+use serde::Deserialize;
+use waypost_plugin::{
+    Backend, BackendId, Backends, Counter, FieldName, Pick, Policy, Promise, Request, export_policy,
+};
+
+use crate::id::{Id, Mint};
+
+/// New clients that could have gone to several backends, on all shards.
+const TIES: Counter = Counter::new(0);
+
+const SECRET_CHARS_MIN: usize = 16;
+
+/// As long as browsers keep any cookie.
+const MAX_AGE_DAYS: u64 = 400;
+
+/// The policy's `config` table.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    cookie: FieldName,
+    secret: Option<String>,
+    max_age: Option<String>,
+    path: String,
+    domain: Option<String>,
+    secure: bool,
+    http_only: bool,
+    same_site: SameSite,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum SameSite {
+    Strict,
+    Lax,
+    None,
+    Unset,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            cookie: FieldName::from_static("waypost"),
+            secret: None,
+            max_age: None,
+            path: "/".to_owned(),
+            domain: None,
+            secure: false,
+            http_only: true,
+            same_site: SameSite::Lax,
+        }
+    }
+}
+
+/// The policy.
+#[derive(Debug)]
+pub struct StickyCookie {
+    cookie: String,
+    /// What stands behind the value in `Set-Cookie`.
+    attributes: String,
+    mint: Mint,
+    /// All backends there are, in the order of their ids in cookies.
+    known: Vec<Known>,
+}
+
+/// A backend, by what a cookie says.
+#[derive(Clone, Debug)]
+struct Known {
+    id: Id,
+    backend: BackendId,
+    name: String,
+}
+
+impl Policy for StickyCookie {
+    type Config = Settings;
+    const PROMISES: &'static [Promise] = &[Promise::Sticky, Promise::RewritesHeaders];
+
+    fn configure(settings: Settings) -> Result<Self, String> {
+        let secret = settings.secret.as_deref();
+        if secret.is_some_and(|secret| secret.chars().count() < SECRET_CHARS_MIN) {
+            return Err(format!(
+                "secret must have at least {SECRET_CHARS_MIN} characters"
+            ));
+        }
+        Ok(StickyCookie {
+            attributes: attributes(&settings)?,
+            cookie: settings.cookie.to_string(),
+            mint: Mint::new(secret.unwrap_or_default().as_bytes()),
+            known: Vec::new(),
+        })
+    }
+
+    fn update(&mut self, backends: &Backends) {
+        // Most changes are of a state, and an id takes some thousand instructions.
+        let mut before = std::mem::take(&mut self.known);
+        before.sort_unstable_by_key(|known| known.backend);
+        self.known = backends
+            .iter()
+            .map(|backend| {
+                let known = before
+                    .binary_search_by_key(&backend.id, |known| known.backend)
+                    .ok()
+                    .and_then(|at| before.get(at))
+                    .filter(|known| known.name == backend.name);
+                Known {
+                    id: known.map_or_else(|| self.mint.id(&backend.name), |known| known.id),
+                    backend: backend.id,
+                    name: backend.name.clone(),
+                }
+            })
+            .collect();
+        self.known.sort_by_key(|known| known.id);
+    }
+
+    fn pick(&mut self, request: &Request, backends: &Backends) -> Pick {
+        if let Some(backend) = self.named(request, backends) {
+            return Pick::forward(backend.id);
+        }
+        let Some(backend) = backends.least_loaded(TIES, |_| true) else {
+            return Pick::unavailable();
+        };
+        // A cookie that is there must be replaced: that is what setting one of the same name does.
+        if let Some(cookie) = self.cookie_for(backend) {
+            request.response().append_header("set-cookie", cookie);
+        }
+        Pick::forward(backend.id)
+    }
+}
+
+export_policy!(StickyCookie);
+
+impl StickyCookie {
+    /// The backend that the request's cookie names, if the request may go there.
+    fn named<'a>(&self, request: &Request, backends: &'a Backends) -> Option<&'a Backend> {
+        let id = Id::parse(&request.cookie(&self.cookie)?)?;
+        let at = self
+            .known
+            .binary_search_by_key(&id, |known| known.id)
+            .ok()?;
+        let backend = backends.get(self.known.get(at)?.backend)?;
+        (backend.is_healthy() && !request.was_tried(backend.id)).then_some(backend)
+    }
+
+    fn cookie_for(&self, backend: &Backend) -> Option<String> {
+        let known = self
+            .known
+            .iter()
+            .find(|known| known.backend == backend.id)?;
+        Some(format!("{}={}{}", self.cookie, known.id, self.attributes))
+    }
+}
+
+/// What stands behind the value (RFC 6265, 4.1.1; `SameSite` as in its successor).
+fn attributes(settings: &Settings) -> Result<String, String> {
+    let mut text = String::new();
+    if !settings.path.starts_with('/') || !is_attribute(&settings.path) {
+        return Err(format!(
+            "path must begin with / and have neither ; nor control characters: {:?}",
+            settings.path
+        ));
+    }
+    let _ = write!(text, "; Path={}", settings.path);
+    if let Some(domain) = &settings.domain {
+        if domain.is_empty() || !domain.bytes().all(is_of_a_host) {
+            return Err(format!("domain is not a host name: {domain:?}"));
+        }
+        let _ = write!(text, "; Domain={domain}");
+    }
+    if let Some(max_age) = &settings.max_age {
+        let _ = write!(text, "; Max-Age={}", seconds(max_age)?);
+    }
+    if settings.secure {
+        text.push_str("; Secure");
+    }
+    if settings.http_only {
+        text.push_str("; HttpOnly");
+    }
+    match settings.same_site {
+        SameSite::Strict => text.push_str("; SameSite=Strict"),
+        SameSite::Lax => text.push_str("; SameSite=Lax"),
+        SameSite::None if settings.secure => text.push_str("; SameSite=None"),
+        SameSite::None => {
+            return Err(
+                "same_site = \"none\" wants secure = true: browsers refuse it without".into(),
+            );
+        }
+        SameSite::Unset => {}
+    }
+    Ok(text)
+}
+
+fn is_attribute(text: &str) -> bool {
+    text.bytes()
+        .all(|byte| (b' '..0x7f).contains(&byte) && byte != b';')
+}
+
+fn is_of_a_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-'
+}
+
+/// `"12h"` in seconds.
+fn seconds(text: &str) -> Result<u64, String> {
+    let refused = || {
+        format!(
+            "max_age must be from \"1s\" to \"{MAX_AGE_DAYS}d\", a whole number with one of the units s, m, h, d: {text:?}"
+        )
+    };
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(refused()),
+    };
+    let seconds = number.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
+    seconds
+        .filter(|seconds| (1..=MAX_AGE_DAYS * 86_400).contains(seconds))
+        .ok_or_else(refused)
+}
+
+#[cfg(test)]
+mod tests;
