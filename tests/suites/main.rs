@@ -9,6 +9,7 @@ mod forwarding; // messages on their way: framing, streaming, order, connections
 mod lifecycle; // drain, crash and replacement of shards
 mod mutants; // damaged and made-up modules, by the thousand
 mod node; // real applications: Express, `cluster`, WebSockets
+mod policies; // keys, cookies, canaries: the policies for more than shares
 #[cfg(target_os = "linux")]
 mod pressure; // readers that are slow: back-pressure in both directions
 mod quarantine; // policies that keep failing: taken out, and tried again
