@@ -112,12 +112,10 @@ impl Backends {
     ///
     /// No list is built, and the host is not asked.
     pub fn healthy(&self) -> impl Iterator<Item = &Backend> + Clone {
-        self.list.iter().filter(|backend| self.may_take(backend))
-    }
-
-    /// Whether this request may go there.
-    pub(crate) fn may_take(&self, backend: &Backend) -> bool {
-        backend.is_healthy() && !self.attempt.was_tried(backend.id)
+        let retry = self.attempt.number() > 0;
+        self.list.iter().filter(move |backend| {
+            backend.is_healthy() && !(retry && self.attempt.was_tried(backend.id))
+        })
     }
 
     /// How many backends there are, whatever their state and weight.

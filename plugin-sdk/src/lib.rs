@@ -114,6 +114,7 @@ use simulated as abi;
 pub mod testing;
 
 pub use backends::{Backend, BackendId, BackendState, Backends};
+pub use choice::LeastLoaded;
 pub use host::{COUNTER_SLOTS, Counter, log, now, random, random_below};
 pub use key::{FieldName, Key, stable_hash};
 pub use outcome::{Ending, Failure, Outcome};

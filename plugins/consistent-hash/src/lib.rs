@@ -49,8 +49,8 @@ mod table;
 
 use serde::Deserialize;
 use waypost_plugin::{
-    Backend, BackendId, Backends, Counter, Key, Pick, Policy, Promise, Request, export_policy,
-    stable_hash,
+    Backend, BackendId, Backends, Counter, Key, LeastLoaded, Pick, Policy, Promise, Request,
+    export_policy, stable_hash,
 };
 
 use crate::table::{Member, Table};
@@ -91,6 +91,8 @@ pub struct ConsistentHash {
     table: Table,
     /// The weight of all of them.
     whole: f64,
+    /// For requests without a key.
+    least_loaded: LeastLoaded,
 }
 
 /// A backend that takes requests.
@@ -120,6 +122,7 @@ impl Policy for ConsistentHash {
             takers: Vec::new(),
             table: Table::default(),
             whole: 0.0,
+            least_loaded: LeastLoaded::default(),
         })
     }
 
@@ -153,12 +156,13 @@ impl Policy for ConsistentHash {
         }
         self.whole = takers.iter().map(|taker| f64::from(taker.weight)).sum();
         self.takers = takers;
+        self.least_loaded = LeastLoaded::among(backends, |_| true);
     }
 
     fn pick(&mut self, request: &Request, backends: &Backends) -> Pick {
         let Some(key) = self.key(request) else {
-            let least = backends.least_loaded(TIES, |_| true);
-            return least.map_or(Pick::Unavailable, |backend| Pick::forward(backend.id));
+            let least = self.least_loaded.pick(request, backends, TIES);
+            return least.map_or(Pick::Unavailable, Pick::forward);
         };
         let hash = stable_hash(&key);
         let owner = self.table.owner(hash).and_then(|at| self.takers.get(at));

@@ -48,8 +48,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use waypost_plugin::{
-    Backend, Backends, Counter, FieldName, Key, Pick, Policy, Promise, Request, export_policy, log,
-    stable_hash,
+    Backend, Backends, Counter, FieldName, Key, LeastLoaded, Pick, Policy, Promise, Request,
+    export_policy, log, stable_hash,
 };
 
 /// Requests that `percent` has decided one by one, on all shards.
@@ -126,6 +126,8 @@ pub struct HeaderCanary {
     settings: Settings,
     /// The canary's share in millionths.
     parts: u64,
+    canary: LeastLoaded,
+    stable: LeastLoaded,
 }
 
 impl Policy for HeaderCanary {
@@ -161,10 +163,14 @@ impl Policy for HeaderCanary {
             // At most PARTS.
             parts: (settings.percent / 100.0 * PARTS as f64).round() as u64,
             settings,
+            canary: LeastLoaded::default(),
+            stable: LeastLoaded::default(),
         })
     }
 
     fn update(&mut self, backends: &Backends) {
+        self.canary = LeastLoaded::among(backends, |backend| self.is_canary(backend));
+        self.stable = LeastLoaded::among(backends, |backend| !self.is_canary(backend));
         let canaries = backends.iter().filter(|backend| self.is_canary(backend));
         match canaries.count() {
             0 if !backends.is_empty() => {
@@ -178,18 +184,23 @@ impl Policy for HeaderCanary {
     }
 
     fn pick(&mut self, request: &Request, backends: &Backends) -> Pick {
-        let canary = self.is_for_canary(request, backends);
-        let of_side = |side| backends.least_loaded(TIES, |backend| self.is_canary(backend) == side);
-        let Some(backend) = of_side(canary).or_else(|| of_side(!canary)) else {
+        let Settings { canary, stable, .. } = &self.settings;
+        let canary = (&self.canary, canary);
+        let stable = (&self.stable, stable);
+        let sides = if self.is_for_canary(request, backends) {
+            [canary, stable]
+        } else {
+            [stable, canary]
+        };
+        let picked = sides.into_iter().find_map(|(side, edits)| {
+            let backend = side.pick(request, backends, TIES)?;
+            Some((backend, edits))
+        });
+        let Some((backend, edits)) = picked else {
             return Pick::unavailable();
         };
-        let edits = if self.is_canary(backend) {
-            &self.settings.canary
-        } else {
-            &self.settings.stable
-        };
         edits.make(request);
-        Pick::forward(backend.id)
+        Pick::forward(backend)
     }
 }
 

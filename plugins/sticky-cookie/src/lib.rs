@@ -43,11 +43,13 @@
 
 mod id;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Deserialize;
 use waypost_plugin::{
-    Backend, BackendId, Backends, Counter, FieldName, Pick, Policy, Promise, Request, export_policy,
+    Backend, BackendId, Backends, Counter, FieldName, LeastLoaded, Pick, Policy, Promise, Request,
+    export_policy,
 };
 
 use crate::id::{Id, Mint};
@@ -105,16 +107,21 @@ pub struct StickyCookie {
     /// What stands behind the value in `Set-Cookie`.
     attributes: String,
     mint: Mint,
-    /// All backends there are, in the order of their ids in cookies.
+    /// All backends there are, in their order.
     known: Vec<Known>,
+    /// Where each stands in `known`, in the order of what cookies say.
+    by_id: Vec<(Id, usize)>,
+    least_loaded: LeastLoaded,
 }
 
-/// A backend, by what a cookie says.
+/// A backend as cookies name it.
 #[derive(Clone, Debug)]
 struct Known {
-    id: Id,
     backend: BackendId,
     name: String,
+    id: Id,
+    /// What `Set-Cookie` says.
+    cookie: String,
 }
 
 impl Policy for StickyCookie {
@@ -133,43 +140,49 @@ impl Policy for StickyCookie {
             cookie: settings.cookie.to_string(),
             mint: Mint::new(secret.unwrap_or_default().as_bytes()),
             known: Vec::new(),
+            by_id: Vec::new(),
+            least_loaded: LeastLoaded::default(),
         })
     }
 
     fn update(&mut self, backends: &Backends) {
-        // Most changes are of a state, and an id takes some thousand instructions.
-        let mut before = std::mem::take(&mut self.known);
-        before.sort_unstable_by_key(|known| known.backend);
+        // Most changes are of a state, and a cookie takes some thousand instructions.
+        let mut before: BTreeMap<BackendId, Known> = std::mem::take(&mut self.known)
+            .into_iter()
+            .map(|known| (known.backend, known))
+            .collect();
         self.known = backends
             .iter()
             .map(|backend| {
-                let known = before
-                    .binary_search_by_key(&backend.id, |known| known.backend)
-                    .ok()
-                    .and_then(|at| before.get(at))
-                    .filter(|known| known.name == backend.name);
-                Known {
-                    id: known.map_or_else(|| self.mint.id(&backend.name), |known| known.id),
-                    backend: backend.id,
-                    name: backend.name.clone(),
-                }
+                let known = before.remove(&backend.id);
+                known
+                    .filter(|known| known.name == backend.name)
+                    .unwrap_or_else(|| self.introduce(backend))
             })
             .collect();
-        self.known.sort_by_key(|known| known.id);
+        let ids = self.known.iter().map(|known| known.id);
+        self.by_id = ids.zip(0..).collect();
+        self.by_id.sort_unstable();
+        self.least_loaded = LeastLoaded::among(backends, |_| true);
     }
 
     fn pick(&mut self, request: &Request, backends: &Backends) -> Pick {
         if let Some(backend) = self.named(request, backends) {
             return Pick::forward(backend.id);
         }
-        let Some(backend) = backends.least_loaded(TIES, |_| true) else {
+        let Some(backend) = self.least_loaded.pick(request, backends, TIES) else {
             return Pick::unavailable();
         };
-        // A cookie that is there must be replaced: that is what setting one of the same name does.
-        if let Some(cookie) = self.cookie_for(backend) {
-            request.response().append_header("set-cookie", cookie);
+        let known = backends
+            .position(backend)
+            .and_then(|position| self.known.get(position));
+        if let Some(known) = known {
+            // Beside those of the application. One of this name that the client has is replaced by it.
+            request
+                .response()
+                .append_header("set-cookie", &known.cookie);
         }
-        Pick::forward(backend.id)
+        Pick::forward(backend)
     }
 }
 
@@ -179,20 +192,20 @@ impl StickyCookie {
     /// The backend that the request's cookie names, if the request may go there.
     fn named<'a>(&self, request: &Request, backends: &'a Backends) -> Option<&'a Backend> {
         let id = Id::parse(&request.cookie(&self.cookie)?)?;
-        let at = self
-            .known
-            .binary_search_by_key(&id, |known| known.id)
-            .ok()?;
-        let backend = backends.get(self.known.get(at)?.backend)?;
+        let at = self.by_id.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        let (_, position) = self.by_id.get(at)?;
+        let backend = backends.get(self.known.get(*position)?.backend)?;
         (backend.is_healthy() && !request.was_tried(backend.id)).then_some(backend)
     }
 
-    fn cookie_for(&self, backend: &Backend) -> Option<String> {
-        let known = self
-            .known
-            .iter()
-            .find(|known| known.backend == backend.id)?;
-        Some(format!("{}={}{}", self.cookie, known.id, self.attributes))
+    fn introduce(&self, backend: &Backend) -> Known {
+        let id = self.mint.id(&backend.name);
+        Known {
+            backend: backend.id,
+            name: backend.name.clone(),
+            id,
+            cookie: format!("{}={id}{}", self.cookie, self.attributes),
+        }
     }
 }
 
