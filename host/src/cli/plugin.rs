@@ -17,7 +17,7 @@ pub(super) enum Command {
 
 #[derive(Args, Debug)]
 pub(super) struct BenchArguments {
-    /// round-robin, least-conn, consistent-hash, sticky-cookie, header-canary, rotation, or .wasm files
+    /// round-robin, least-conn, rotation, or .wasm files
     #[arg(required = true, value_name = "NAME|FILE")]
     policies: Vec<String>,
 

@@ -19,9 +19,9 @@
 //! | `max_age` | none | how long the client keeps the cookie: `"30m"`, `"12h"`, `"7d"`. None: until the browser is closed |
 //! | `path` | `"/"` | where the client sends it |
 //! | `domain` | none | to which hosts beside this one: `"example.com"` for all below it |
-//! | `secure` | `false` | only over TLS |
+//! | `secure` | where the client speaks TLS to this proxy | `true`, `false`: whether the client sends it over TLS only |
 //! | `http_only` | `true` | not for scripts |
-//! | `same_site` | `"lax"` | `"strict"`, `"lax"`, `"none"` (wants `secure`), or `"unset"` to leave it to the client |
+//! | `same_site` | `"lax"` | `"strict"`, `"lax"`, `"none"` (wants `secure = true`), or `"unset"` to leave it to the client |
 //!
 //! # What it promises
 //!
@@ -36,9 +36,10 @@
 //! - The value says nothing about the backend: it is made of its name by HMAC-SHA256, 128 bits of it. Without a `secret`
 //!   who knows or guesses the name (of a server without a `name` it is the address) can compute it, and so choose a
 //!   backend; with one, only a value that was once handed out can be used. A value is not tied to a client.
+//! - Two upstreams that a client meets under one host want different `cookie` names, or each takes the other's away.
 //! - It keeps no state: values depend on names and the secret only. They outlive swaps, reloads and restarts, and all
 //!   proxies with the same names and secret understand one another's. A secret that changes makes all clients new.
-//! - *Rewrites headers.* It adds one `Set-Cookie` to a response, beside those of the backend. A cache that stores such a
+//! - Nothing else is touched: one `Set-Cookie` is added to a response, beside those of the backend. A cache that stores such a
 //!   response shares it among clients: let responses that may be stored say `Cache-Control: no-cache="set-cookie"`.
 
 mod id;
@@ -71,7 +72,7 @@ pub struct Settings {
     max_age: Option<String>,
     path: String,
     domain: Option<String>,
-    secure: bool,
+    secure: Option<bool>,
     http_only: bool,
     same_site: SameSite,
 }
@@ -93,7 +94,7 @@ impl Default for Settings {
             max_age: None,
             path: "/".to_owned(),
             domain: None,
-            secure: false,
+            secure: None,
             http_only: true,
             same_site: SameSite::Lax,
         }
@@ -106,6 +107,8 @@ pub struct StickyCookie {
     cookie: String,
     /// What stands behind the value in `Set-Cookie`.
     attributes: String,
+    /// Whether `Secure` comes after it; `None` where the request says.
+    secure: Option<bool>,
     mint: Mint,
     /// All backends there are, in their order.
     known: Vec<Known>,
@@ -120,13 +123,13 @@ struct Known {
     backend: BackendId,
     name: String,
     id: Id,
-    /// What `Set-Cookie` says.
+    /// What `Set-Cookie` says, but for `Secure`.
     cookie: String,
 }
 
 impl Policy for StickyCookie {
     type Config = Settings;
-    const PROMISES: &'static [Promise] = &[Promise::Sticky, Promise::RewritesHeaders];
+    const PROMISES: &'static [Promise] = &[Promise::Sticky];
 
     fn configure(settings: Settings) -> Result<Self, String> {
         let secret = settings.secret.as_deref();
@@ -137,6 +140,7 @@ impl Policy for StickyCookie {
         }
         Ok(StickyCookie {
             attributes: attributes(&settings)?,
+            secure: settings.secure,
             cookie: settings.cookie.to_string(),
             mint: Mint::new(secret.unwrap_or_default().as_bytes()),
             known: Vec::new(),
@@ -176,11 +180,14 @@ impl Policy for StickyCookie {
         let known = backends
             .position(backend)
             .and_then(|position| self.known.get(position));
-        if let Some(known) = known {
+        if let Some(Known { cookie, .. }) = known {
             // Beside those of the application. One of this name that the client has is replaced by it.
-            request
-                .response()
-                .append_header("set-cookie", &known.cookie);
+            let response = request.response();
+            if self.secure.unwrap_or_else(|| request.scheme() == "https") {
+                response.append_header("set-cookie", format!("{cookie}; Secure"));
+            } else {
+                response.append_header("set-cookie", cookie);
+            }
         }
         Pick::forward(backend)
     }
@@ -228,16 +235,13 @@ fn attributes(settings: &Settings) -> Result<String, String> {
     if let Some(max_age) = &settings.max_age {
         let _ = write!(text, "; Max-Age={}", seconds(max_age)?);
     }
-    if settings.secure {
-        text.push_str("; Secure");
-    }
     if settings.http_only {
         text.push_str("; HttpOnly");
     }
     match settings.same_site {
         SameSite::Strict => text.push_str("; SameSite=Strict"),
         SameSite::Lax => text.push_str("; SameSite=Lax"),
-        SameSite::None if settings.secure => text.push_str("; SameSite=None"),
+        SameSite::None if settings.secure == Some(true) => text.push_str("; SameSite=None"),
         SameSite::None => {
             return Err(
                 "same_site = \"none\" wants secure = true: browsers refuse it without".into(),

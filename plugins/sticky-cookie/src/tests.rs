@@ -211,7 +211,7 @@ fn attributes_are_as_configured() {
         ("{}", "; Path=/; HttpOnly; SameSite=Lax"),
         (
             r#"{"path":"/app","domain":"example.com","max_age":"12h","secure":true,"http_only":false,"same_site":"none"}"#,
-            "; Path=/app; Domain=example.com; Max-Age=43200; Secure; SameSite=None",
+            "; Path=/app; Domain=example.com; Max-Age=43200; SameSite=None; Secure",
         ),
         (
             r#"{"same_site":"strict","max_age":"400d"}"#,
@@ -236,6 +236,20 @@ fn attributes_are_as_configured() {
     }
     let mut harness = sticky(r#"{"cookie":"srv"}"#);
     assert!(arrive(&mut harness).1.starts_with("srv="));
+}
+
+#[test]
+fn the_cookie_is_for_tls_only_where_the_client_speaks_it_or_as_told() {
+    for (json, scheme, expected) in [
+        ("{}", "http", false),
+        ("{}", "https", true),
+        (r#"{"secure":true}"#, "http", true),
+        (r#"{"secure":false}"#, "https", false),
+    ] {
+        let picked = sticky(json).pick(&TestRequest::get("/").scheme(scheme));
+        let cookie = picked.response_header("set-cookie").unwrap();
+        assert_eq!(cookie.ends_with("; Secure"), expected, "{json} {scheme}");
+    }
 }
 
 #[test]
