@@ -7,9 +7,12 @@ use std::process::ExitCode;
 use waypost_plugin_build::{Builder, TOOLCHAIN_VARIABLE};
 
 /// Directory under `plugins/` and the variable that tells the compiler where the module is.
-const BUILT_IN: [(&str, &str); 2] = [
+const BUILT_IN: [(&str, &str); 5] = [
     ("round-robin", "WAYPOST_ROUND_ROBIN"),
     ("least-conn", "WAYPOST_LEAST_CONN"),
+    ("consistent-hash", "WAYPOST_CONSISTENT_HASH"),
+    ("sticky-cookie", "WAYPOST_STICKY_COOKIE"),
+    ("header-canary", "WAYPOST_HEADER_CANARY"),
 ];
 
 /// What a module is made of, seen from this crate.

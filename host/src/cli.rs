@@ -96,7 +96,8 @@ struct ProxyArguments {
     #[arg(long, required = true, value_name = "ADDRESSES")]
     to: Vec<String>,
 
-    /// Who decides: round-robin, least-conn, rotation, or a .wasm file [default: round-robin]
+    /// Who decides: round-robin, least-conn, consistent-hash, sticky-cookie, header-canary, rotation, or a .wasm file
+    /// [default: round-robin]
     #[arg(long, value_name = "NAME|FILE")]
     policy: Option<String>,
 

@@ -207,7 +207,13 @@ pub enum PolicySource {
 }
 
 /// The names of the policies embedded as wasm.
-pub const BUILT_IN: [&str; 2] = ["round-robin", "least-conn"];
+pub const BUILT_IN: [&str; 5] = [
+    "round-robin",
+    "least-conn",
+    "consistent-hash",
+    "sticky-cookie",
+    "header-canary",
+];
 
 /// The name of [`PolicySource::Rotation`].
 pub const ROTATION: &str = "rotation";

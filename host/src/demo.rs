@@ -34,7 +34,8 @@ const GRACE: Duration = Duration::from_secs(1);
 /// What `waypost demo` is told.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Arguments {
-    /// Who decides: round-robin, least-conn, rotation, or a .wasm file [default: round-robin]
+    /// Who decides: round-robin, least-conn, consistent-hash, sticky-cookie, header-canary, rotation, or a .wasm file
+    /// [default: round-robin]
     #[arg(long, value_name = "NAME|FILE")]
     policy: Option<String>,
 

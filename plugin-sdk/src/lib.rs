@@ -97,8 +97,10 @@
 pub mod guide;
 
 mod backends;
+mod choice;
 mod hooks;
 mod host;
+mod key;
 mod outcome;
 mod policy;
 mod request;
@@ -119,7 +121,9 @@ use simulated as abi;
 pub mod testing;
 
 pub use backends::{Backend, BackendId, BackendState, Backends};
+pub use choice::LeastLoaded;
 pub use host::{COUNTER_SLOTS, Counter, log, now, random, random_below};
+pub use key::{FieldName, Key, stable_hash};
 pub use outcome::{Ending, Failure, Outcome};
 pub use policy::{Config, Pick, Policy, Promise};
 pub use request::{Request, Response};

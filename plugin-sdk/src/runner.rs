@@ -66,14 +66,22 @@ impl<P: Policy> Runner<P> {
 /// Reads a `config` table. Where there is none the host sends `{}`, which is as good as nothing for a `Config` that
 /// wants nothing, such as `()`.
 fn parse_config<C: Config>(json: &str) -> Result<C, String> {
-    let error = match serde_json::from_str(json) {
-        Ok(config) => return Ok(config),
-        Err(error) => error,
-    };
+    let error =
+        match serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(json)) {
+            Ok(config) => return Ok(config),
+            Err(error) => error,
+        };
     match serde_json::from_str("null") {
         Ok(config) if json.trim() == "{}" => Ok(config),
         Ok(_) if size_of::<C>() == 0 => Err("config: this policy takes no settings".into()),
-        _ => Err(format!("config: {}", without_position(&error.to_string()))),
+        _ => {
+            let message = error.inner().to_string();
+            let message = without_position(&message);
+            match error.path().to_string().as_str() {
+                "." => Err(format!("config: {message}")),
+                path => Err(format!("config.{path}: {message}")),
+            }
+        }
     }
 }
 
@@ -114,11 +122,11 @@ mod tests {
             ("{}", "config: missing field `cookie`"),
             (
                 r#"{"cookie":1}"#,
-                "config: invalid type: integer `1`, expected a string",
+                "config.cookie: invalid type: integer `1`, expected a string",
             ),
             (
                 r#"{"cookie":"a","tll_s":1}"#,
-                "config: unknown field `tll_s`, expected `cookie` or `ttl_s`",
+                "config.tll_s: unknown field `tll_s`, expected `cookie` or `ttl_s`",
             ),
             ("", "config: EOF while parsing a value"),
         ] {

@@ -3,7 +3,7 @@
 use std::{cell::RefCell, rc::Rc};
 
 use crate::{
-    COUNTER_SLOTS,
+    COUNTER_SLOTS, FieldName,
     request::{Edit, Head},
     testing::{HeaderEdit, LogLine},
 };
@@ -15,25 +15,6 @@ const EDITS_MAX: usize = 64;
 
 /// As in the contract: at most so many bytes of names and values in one call.
 const EDIT_BYTES_MAX: usize = 16 * 1024;
-
-/// Fields that a policy may not touch, beside all that begin with `proxy-`: they are the host's to get right.
-const FORBIDDEN: [&str; 15] = [
-    "connection",
-    "content-length",
-    "expect",
-    "forwarded",
-    "http2-settings",
-    "keep-alive",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "via",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-real-ip",
-];
 
 pub(crate) type Fields = Vec<(String, Vec<u8>)>;
 
@@ -175,12 +156,12 @@ pub(crate) fn headers(head: Head) -> Fields {
 
 pub(crate) fn edit(head: Head, edit: Edit, name: &str, value: &[u8]) -> Result<(), Refusal> {
     let name = name.to_ascii_lowercase();
-    if !is_token(&name) {
+    let Ok(field) = FieldName::try_from(name.clone()) else {
         return Err(Refusal::InvalidName);
-    }
+    };
     // `host` may name another host, but there must be one, and only one.
     let keeps_host = name != "host" || matches!(edit, Edit::Set);
-    if FORBIDDEN.contains(&name.as_str()) || name.starts_with("proxy-") || !keeps_host {
+    if field.is_hosts_own() || !keeps_host {
         return Err(Refusal::Forbidden);
     }
     let value = value.trim_ascii();
@@ -297,14 +278,6 @@ pub(crate) fn find<'a>(fields: &'a Fields, name: &str) -> Option<&'a Vec<u8>> {
         .iter()
         .find(|(other, _)| other.eq_ignore_ascii_case(name))
         .map(|(_, value)| value)
-}
-
-/// RFC 9110, 5.6.2.
-fn is_token(name: &str) -> bool {
-    !name.is_empty()
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 /// RFC 9110, 5.5: no control characters but the tab.

@@ -73,7 +73,7 @@ async fn a_policy_that_fails_its_trial_is_refused() {
         (
             "refuses-configure",
             "config = { cookie = 1 }",
-            "config: invalid type: integer `1`, expected a string",
+            "config.cookie: invalid type: integer `1`, expected a string",
         ),
         ("refuses-configure", "", "config: missing field `cookie`"),
         (

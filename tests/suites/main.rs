@@ -10,6 +10,7 @@ mod fields; // header fields: what is taken off, put on and passed through; `Exp
 mod forwarding; // messages on their way: framing, streaming, order, connections kept and closed
 mod lifecycle; // drain, crash and replacement of shards
 mod node; // real applications: Express, `cluster`, WebSockets
+mod policies; // keys, cookies, canaries: the policies for more than shares
 #[cfg(target_os = "linux")]
 mod pressure; // readers that are slow: back-pressure in both directions
 mod quarantine; // policies that keep failing: taken out, and tried again

@@ -221,7 +221,7 @@ fn findings(error: &StartError, config: &Config) -> Vec<Finding> {
     }
 }
 
-/// Its own table; for a built-in policy, which has none, the upstream that uses it.
+/// Its own table; for a built-in policy that has none, the upstream that uses it.
 fn place_of_policy(error: &PolicyError, config: &Config) -> Vec<Step> {
     let named = |policy: &&crate::config::Policy| policy.name == error.policy;
     let index = config.policies.iter().position(|policy| named(&policy));
@@ -230,7 +230,13 @@ fn place_of_policy(error: &PolicyError, config: &Config) -> Vec<Step> {
         .iter()
         .find(named)
         .map(|policy| &policy.source);
-    if let Some(PolicySource::File(_)) = source {
+    let has_table = match source {
+        Some(PolicySource::File(_)) => true,
+        // A table gives it a name that is not its own.
+        Some(PolicySource::BuiltIn(name)) => *name != error.policy,
+        Some(PolicySource::Rotation) | None => false,
+    };
+    if has_table {
         return vec![
             "policy".into(),
             error.policy.as_str().into(),

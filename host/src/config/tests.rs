@@ -118,11 +118,12 @@ fn reference_states_the_defaults() {
         routes: vec![Route::new(HostPattern::Any, defaults::PATH, 0)],
         upstreams: vec![Upstream::new(
             "app",
-            1,
+            2,
             vec![Server::new("127.0.0.1:3000"), second],
         )],
         policies: vec![
             Policy::new("sticky", PolicySource::File(file)),
+            Policy::new("by-user", PolicySource::BuiltIn("consistent-hash")),
             Policy::built_in(defaults::POLICY).unwrap(),
         ],
         ..Config::empty()
@@ -275,6 +276,20 @@ fn policy_files_are_relative_to_the_configuration() {
         config.policies[0].source,
         PolicySource::File("/etc/waypost/plugins/mine.wasm".into())
     );
+}
+
+#[test]
+fn a_built_in_policy_can_have_settings() {
+    let text = "[policy.mine]\nbuiltin = 'least-conn'\ndeadline = '9ms'\nconfig.a = 1\n[upstream.b]\npolicy = 'mine'\nservers = ['127.0.0.1:1']\n";
+    let config = minimal_and(text);
+    let mine = &config.policies[0];
+    assert_eq!(
+        (mine.name.as_str(), &mine.source),
+        ("mine", &PolicySource::BuiltIn("least-conn"))
+    );
+    assert_eq!(mine.config, serde_json::json!({ "a": 1 }));
+    assert_eq!(mine.limits.deadline, Duration::from_millis(9));
+    assert_eq!(config.upstreams[0].policy, 1, "round-robin is another one");
 }
 
 #[test]

@@ -106,9 +106,7 @@ fn is_built_in(name: &str) -> bool {
 }
 
 fn policy(name: &str, mut fields: Fields<'_>, directory: &Path) -> Policy {
-    let file = fields.required("file", "file = \"plugins/sticky.wasm\"", |value| {
-        policy_file(value, directory)
-    });
+    let source = source(&mut fields, directory);
     let sha256 = fields.optional("sha256", sha256);
     let config = fields
         .take("config")
@@ -130,7 +128,7 @@ fn policy(name: &str, mut fields: Fields<'_>, directory: &Path) -> Policy {
     fields.finish();
     Policy {
         name: name.to_owned(),
-        source: PolicySource::File(file.unwrap_or_default()),
+        source: source.unwrap_or(PolicySource::File(PathBuf::new())),
         sha256,
         config: config
             .flatten()
@@ -139,6 +137,26 @@ fn policy(name: &str, mut fields: Fields<'_>, directory: &Path) -> Policy {
         on_failure,
         quarantine,
     }
+}
+
+/// Where the code is: in a file, or in the binary.
+fn source(fields: &mut Fields<'_>, directory: &Path) -> Option<PolicySource> {
+    const EXAMPLE: &str = "file = \"plugins/mine.wasm\", or builtin = \"sticky-cookie\"";
+    let Some(builtin) = fields.take("builtin") else {
+        let read = |value: &Value<'_>| policy_file(value, directory).map(PolicySource::File);
+        return fields.required("file", EXAMPLE, read);
+    };
+    if let Some(file) = fields.take("file") {
+        let complaint = Complaint::new("cannot be there beside `file`")
+            .label("the code is in one place")
+            .help("take one of the two lines out");
+        let mistakes = fields.mistakes;
+        mistakes.add(complaint.about("`builtin`", builtin.span()));
+        return policy_file(file, directory).ok().map(PolicySource::File);
+    }
+    let words = BUILT_IN.map(|name| (name, name));
+    let found = one_of(builtin, &words).map(PolicySource::BuiltIn);
+    fields.mistakes.note("`builtin`", builtin.span(), found)
 }
 
 fn sha256(value: &Value<'_>) -> Result<String, Complaint> {
