@@ -480,6 +480,11 @@ fn own_policy<'a>(config: &'a Config, name: &str) -> Result<&'a config::Policy, 
             .filter(|policy| matches!(policy.source, PolicySource::File(_)))
     };
     own().find(|policy| policy.name == name).ok_or_else(|| {
+        if config.policies.iter().any(|policy| policy.name == name) {
+            return ControlError::Refused(format!(
+                "policy {name} comes with waypost; only one with a `file` can be replaced"
+            ));
+        }
         let names: Vec<&str> = own().map(|policy| policy.name.as_str()).collect();
         let there = if names.is_empty() {
             "there are none".to_owned()

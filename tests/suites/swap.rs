@@ -596,6 +596,16 @@ async fn what_there_is_not_is_named() {
     );
 }
 
+#[tokio::test]
+async fn what_comes_with_waypost_is_not_replaced() {
+    let origin = Origin::echo("a").await;
+    let servers = servers(&[origin.address()], "policy = \"mine\"");
+    let proxy = Proxy::start(&(servers + "[policy.mine]\nbuiltin = \"round-robin\"\n")).await;
+    let pushed = proxy.control().push("mine", bytes(guest("counts"))).await;
+    let expected = "policy mine comes with waypost; only one with a `file` can be replaced";
+    assert_eq!(pushed.expect_err("no file").to_string(), expected);
+}
+
 // === round-robin ===
 
 async fn three() -> ([Origin; 3], [SocketAddr; 3]) {
