@@ -34,7 +34,7 @@ pub(crate) struct Pump {
     fault: Option<Fault>,
     /// The content so far.
     pub(crate) content: u64,
-    /// Something has moved since this was last looked at.
+    /// Something has moved since this was last asked for.
     moved: bool,
 }
 
@@ -128,6 +128,7 @@ impl Pump {
         self.decoder.is_done() && self.fault.is_none()
     }
 
+    /// Whether something has moved since this was last asked.
     pub(crate) fn has_moved(&mut self) -> bool {
         std::mem::take(&mut self.moved)
     }
@@ -317,7 +318,9 @@ pub(crate) struct Upload {
     over: bool,
     /// All has been read from the client.
     whole: bool,
-    go_ahead: Option<GoAhead>,
+    /// Until when the body is held back for the backend's 100 (RFC 9110, 10.1.1); one that knows nothing of the
+    /// expectation would wait forever.
+    held_until: Option<Instant>,
     /// When a piece last moved.
     pub(crate) progress: Instant,
     pub(crate) waits: Waits,
@@ -334,15 +337,8 @@ pub(crate) enum UploadFault {
     Broken,
 }
 
-/// Holds a body back until the backend says 100 (RFC 9110, 10.1.1) or has had its time to.
-#[derive(Debug)]
-pub(crate) struct GoAhead {
-    /// A backend that knows nothing of the expectation would wait forever.
-    pub(crate) by: Instant,
-}
-
 /// How long a client's `Expect: 100-continue` waits for the backend's word.
-pub(crate) const GO_AHEAD_TIMEOUT: Duration = Duration::from_secs(1);
+const GO_AHEAD_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Upload {
     pub(crate) fn new(framing: Framing, declared: Declared, now: Instant) -> Upload {
@@ -356,7 +352,7 @@ impl Upload {
             pump,
             over: false,
             whole,
-            go_ahead: None,
+            held_until: None,
             progress: now,
             waits: Waits::Sender,
         }
@@ -369,18 +365,17 @@ impl Upload {
     /// The body is sent when the backend has asked for it, or some time has passed.
     pub(crate) fn hold(&mut self) {
         if !self.whole {
-            let by = self.progress + GO_AHEAD_TIMEOUT;
-            self.go_ahead = Some(GoAhead { by });
+            self.held_until = Some(self.progress + GO_AHEAD_TIMEOUT);
         }
     }
 
     /// Until when the body is held back.
     pub(crate) fn held_until(&self) -> Option<Instant> {
-        self.go_ahead.as_ref().map(|go_ahead| go_ahead.by)
+        self.held_until
     }
 
     pub(crate) fn release(&mut self, now: Instant) {
-        self.go_ahead = None;
+        self.held_until = None;
         self.progress = now;
     }
 
@@ -427,7 +422,7 @@ impl Upload {
         if self.over {
             return Poll::Ready(Ok(()));
         }
-        let held = self.go_ahead.is_some();
+        let held = self.held_until.is_some();
         let polled = self.pump.poll(cx, from, to, buffers, held, &mut self.waits);
         self.whole = self.pump.is_read();
         self.over = polled.is_ready();

@@ -64,7 +64,8 @@ async fn answer(
     };
     let fields = &checked.fields;
     let host = checked.authority.map(|authority| fields.str(authority));
-    let (path, _) = split_query(fields.str(checked.target));
+    let target = fields.str(checked.target);
+    let path = target.split_once('?').map_or(target, |(path, _)| path);
     let index = view.snapshot.routes.find(host, path);
     let index = index.ok_or(ProxyError::NoRoute)?;
     let route = config.routes.get(index).ok_or(ProxyError::NoRoute)?;
@@ -108,10 +109,6 @@ async fn answer(
         return Err(ProxyError::ClientGone);
     }
     result
-}
-
-fn split_query(target: &str) -> (&str, &str) {
-    target.split_once('?').unwrap_or((target, ""))
 }
 
 /// A request that may be forwarded.
@@ -158,7 +155,8 @@ fn check(head: RequestHead, target_max: usize) -> Result<Option<Checked>, ProxyE
         Target::Origin(target) => (host, target),
         Target::Asterisk => (host, head.target),
     };
-    let authority = authority.filter(|authority| authority.len() > 0 || form_is_absolute(form));
+    let authority =
+        authority.filter(|authority| authority.len() > 0 || matches!(form, Target::Absolute(..)));
     if authority.is_some_and(|span| !headers::is_authority(span.of(fields.text()))) {
         return Err(ProxyError::BadRequest("the host is not valid"));
     }
@@ -182,10 +180,6 @@ fn check(head: RequestHead, target_max: usize) -> Result<Option<Checked>, ProxyE
         authority,
         fields,
     }))
-}
-
-fn form_is_absolute(form: Target) -> bool {
-    matches!(form, Target::Absolute(..))
 }
 
 /// `OPTIONS *` asks what this server can do, not what a backend can.
@@ -462,6 +456,9 @@ impl Attempts<'_> {
                 return Poll::Ready(Ok(head));
             }
             self.pass_on(head);
+            if self.poll_interim(cx).is_err() {
+                return Poll::Ready(Err(ProxyError::ClientGone));
+            }
         }
         if self.poll_interim(cx).is_err() {
             return Poll::Ready(Err(ProxyError::ClientGone));
