@@ -1,12 +1,12 @@
 //! What a client is told when there is no response to pass on: one table from cause to status.
 
-use bytes::Bytes;
-use http::header::{self, HeaderValue};
-use http::{Response, StatusCode};
+use std::io::Write as _;
 
-use crate::body::ResponseBody;
+use http::StatusCode;
+
+use crate::answer::{self, Terms};
 use crate::body::UploadFault;
-use crate::connection::ExchangeGuard;
+use crate::http1::fields::write_line;
 use crate::upstream::Failure;
 
 /// Seconds after which a client may try again where nothing better is known.
@@ -21,6 +21,12 @@ pub(crate) enum ProxyError {
     TargetTooLong,
     /// A method that a gateway does not forward.
     Method,
+    /// The request's head is over its limits.
+    HeadTooLarge,
+    /// The request's head did not come in time.
+    HeadTimeout,
+    /// The client has left; there is nobody to tell.
+    ClientGone,
     /// The request has passed us before.
     Loop,
     /// No route is configured for this host and path.
@@ -43,6 +49,15 @@ impl ProxyError {
             ProxyError::TargetTooLong => {
                 (StatusCode::URI_TOO_LONG, "the request target is too long")
             }
+            ProxyError::HeadTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "the request head is too large",
+            ),
+            ProxyError::HeadTimeout => (
+                StatusCode::REQUEST_TIMEOUT,
+                "the request head took too long",
+            ),
+            ProxyError::ClientGone => (StatusCode::BAD_REQUEST, "the client left"),
             ProxyError::Method => (StatusCode::NOT_IMPLEMENTED, "this method is not forwarded"),
             ProxyError::Loop => (
                 StatusCode::LOOP_DETECTED,
@@ -79,41 +94,42 @@ impl ProxyError {
     }
 
     /// Whether the connection cannot be trusted to carry another request.
-    fn closes(self) -> bool {
+    pub(crate) fn closes(self) -> bool {
         matches!(
             self,
             ProxyError::BadRequest(_)
                 | ProxyError::TargetTooLong
+                | ProxyError::HeadTooLarge
+                | ProxyError::HeadTimeout
+                | ProxyError::ClientGone
                 | ProxyError::Method
                 | ProxyError::Upload(_)
         )
     }
 
-    pub(crate) fn response(self, exchange: ExchangeGuard) -> Response<ResponseBody> {
+    /// Writes the whole answer.
+    pub(crate) fn write_to(self, out: &mut Vec<u8>, terms: Terms, keeps: bool, date: &str) {
         let (status, words) = self.answer();
-        let text = match words {
-            "" => Bytes::new(),
-            words => Bytes::from(format!("{} {words}\n", status.as_u16())),
-        };
-        let has_text = !text.is_empty();
-        let mut response = Response::new(ResponseBody::own(text, exchange));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        if has_text {
-            headers.insert(
-                header::CONTENT_TYPE,
-                HeaderValue::from_static("text/plain; charset=utf-8"),
-            );
+        answer::write_status(out, terms, status, None);
+        let mut text = Vec::new();
+        if !words.is_empty() {
+            // Writing to a vector cannot fail.
+            let _ = writeln!(text, "{} {words}", status.as_u16());
+            write_line(out, b"content-type", b"text/plain; charset=utf-8");
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(
-                header::RETRY_AFTER,
-                HeaderValue::from_static(RETRY_AFTER_SECONDS),
-            );
+            write_line(out, b"retry-after", RETRY_AFTER_SECONDS.as_bytes());
         }
-        if self.closes() {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        if status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED {
+            write_line(out, b"content-length", text.len().to_string().as_bytes());
+        } else {
+            text.clear();
         }
-        response
+        write_line(out, b"date", date.as_bytes());
+        terms.write_connection(out, keeps);
+        out.extend_from_slice(b"\r\n");
+        if !terms.is_head {
+            out.extend_from_slice(&text);
+        }
     }
 }

@@ -2,15 +2,12 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Context;
 use std::time::Duration;
 
 use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::policy::slot::Slot;
-use crate::shard::Shard;
-use crate::upstream::connect::Link;
 use crate::upstream::{Backend, Ending, Failure, Outcome};
 
 /// An attempt under way. Counts as in flight until it is dropped, also when the client has left.
@@ -26,7 +23,12 @@ pub(crate) struct Flight {
 }
 
 impl Flight {
-    pub(crate) fn start(slot: Rc<Slot>, backend: Arc<Backend>, attempt: u32) -> Flight {
+    pub(crate) fn start(
+        slot: Rc<Slot>,
+        backend: Arc<Backend>,
+        attempt: u32,
+        now: Instant,
+    ) -> Flight {
         backend.live.begin();
         // Unless something else is said, the client has left before there was a response.
         let ending = Ending::Failed(Failure::ClientGone);
@@ -34,15 +36,15 @@ impl Flight {
             slot,
             backend,
             attempt,
-            started: Instant::now(),
+            started: now,
             latency: None,
             ending,
             bytes: 0,
         }
     }
 
-    pub(crate) fn answered(&mut self, status: StatusCode) {
-        let latency = self.started.elapsed();
+    pub(crate) fn answered(&mut self, status: StatusCode, now: Instant) {
+        let latency = now.saturating_duration_since(self.started);
         self.latency = Some(latency);
         self.ending = Ending::Status(status.as_u16());
         self.backend.live.latency.note_response(latency);
@@ -68,17 +70,6 @@ impl Flight {
             );
         }
         upstream.note_failure(&self.backend);
-    }
-
-    /// The exchange is over; its connection may serve the next one.
-    pub(crate) fn release(&self, cx: &mut Context<'_>, shard: &Shard, mut link: Link) {
-        if link.is_idle(cx, false) {
-            shard.pool.put(
-                &self.backend,
-                link,
-                &self.slot.balancer.upstream.settings.keepalive,
-            );
-        }
     }
 }
 

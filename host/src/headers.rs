@@ -1,108 +1,98 @@
 //! Header fields: what is taken off, what is put on, and what a policy may change. Pure functions over a head.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 
 use crate::config::Forwarded;
+use crate::http1::{Fields, Name, Span, Version};
 use crate::policy::Edit;
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-
-/// Fields that concern one connection only (RFC 9110, 7.6.1 and 11.7), but for `Connection` itself.
-const HOP_BY_HOP: [HeaderName; 8] = [
-    KEEP_ALIVE,
-    PROXY_CONNECTION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HTTP2_SETTINGS,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-];
-
 /// Fields that `Connection` cannot name away: without them a message would be framed or routed differently.
-const NEVER_NOMINATED: [HeaderName; 5] = [
-    header::HOST,
-    header::CONTENT_LENGTH,
-    header::TRANSFER_ENCODING,
-    header::COOKIE,
-    header::AUTHORIZATION,
-];
+fn is_never_nominated(name: Name) -> bool {
+    matches!(
+        name,
+        Name::Host
+            | Name::ContentLength
+            | Name::TransferEncoding
+            | Name::Cookie
+            | Name::Authorization
+    )
+}
 
-/// Fields that no policy may touch, beside [`HOP_BY_HOP`] and [`FORWARDED`].
-const FRAMING: [HeaderName; 5] = [
-    header::CONNECTION,
-    header::CONTENT_LENGTH,
-    header::EXPECT,
-    header::TRAILER,
-    header::VIA,
-];
+/// Fields that no policy may touch, beside those that concern one connection and those by which we say where a request
+/// came from.
+fn is_framing(name: Name) -> bool {
+    matches!(
+        name,
+        Name::ContentLength | Name::Expect | Name::Trailer | Name::Via
+    )
+}
 
 /// Fields by which we say where a request came from.
-const FORWARDED: [HeaderName; 5] = [
-    X_FORWARDED_FOR,
-    X_FORWARDED_PROTO,
-    X_FORWARDED_HOST,
-    X_REAL_IP,
-    header::FORWARDED,
-];
+fn is_forwarding(name: Name) -> bool {
+    matches!(
+        name,
+        Name::XForwardedFor
+            | Name::XForwardedProto
+            | Name::XForwardedHost
+            | Name::XRealIp
+            | Name::Forwarded
+    )
+}
 
 /// What we call ourselves in `Via` (RFC 9110, 7.6.3).
 const PSEUDONYM: &str = "waypost";
 
-/// Removes the fields that concern one connection only: those of the RFC and those that `Connection` names.
-pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        for name in nominated(headers) {
-            headers.remove(name);
+/// What `Connection` says about the connection itself.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Persistence {
+    pub(crate) close: bool,
+    pub(crate) keep_alive: bool,
+}
+
+impl Persistence {
+    pub(crate) fn of(fields: &Fields) -> Persistence {
+        let mut said = Persistence::default();
+        for option in fields.elements(Name::Connection) {
+            said.close |= option.eq_ignore_ascii_case(b"close");
+            said.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
         }
-        headers.remove(header::CONNECTION);
-    }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
+        said
     }
 }
 
-fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
-    headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
-        .filter(|name| !NEVER_NOMINATED.contains(name))
+/// Removes the fields that concern one connection only: those of the RFC and those that `Connection` names.
+pub(crate) fn remove_hop_by_hop(fields: &mut Fields) {
+    for name in nominated(fields) {
+        fields
+            .retain(|known, other| is_never_nominated(known) || !other.eq_ignore_ascii_case(&name));
+    }
+    fields.retain(|known, _| !known.is_hop_by_hop());
+}
+
+/// What `Connection` names beside what it nearly always does, and what goes anyway.
+fn nominated(fields: &Fields) -> Vec<Vec<u8>> {
+    let options = fields.elements(Name::Connection);
+    options
+        .filter(|option| {
+            !option.eq_ignore_ascii_case(b"close") && !Name::of(option).is_hop_by_hop()
+        })
+        .map(<[u8]>::to_vec)
         .collect()
 }
 
-/// Whether the body's coding is one that we take off and put on again: none, or `chunked` once (RFC 9112, 6.1).
-/// Anything else could only be passed on by guessing where the body ends.
-pub(crate) fn has_known_coding(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => true,
-        (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
-        (Some(_), Some(_)) => false,
-    }
-}
-
-/// The one upgrade that a request asks for, in lower case; `None` where it asks for none, or for several.
-pub(crate) fn requested_upgrade(headers: &HeaderMap) -> Option<String> {
-    let nominated = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
-    let mut values = headers.get_all(header::UPGRADE).iter();
-    let (Some(value), None, true) = (values.next(), values.next(), nominated) else {
+/// The one upgrade that a message asks for, in lower case; `None` where it asks for none, or for several.
+pub(crate) fn requested_upgrade(fields: &Fields) -> Option<String> {
+    let mut values = fields.all(Name::Upgrade);
+    let (Some(value), None) = (values.next(), values.next()) else {
         return None;
     };
-    let token = value.to_str().ok()?.trim();
+    let mut options = fields.elements(Name::Connection);
+    if !options.any(|option| option.eq_ignore_ascii_case(b"upgrade")) {
+        return None;
+    }
+    let token = str::from_utf8(value).ok()?.trim();
     (!token.is_empty() && !token.contains(',')).then(|| token.to_ascii_lowercase())
 }
 
@@ -111,7 +101,7 @@ pub(crate) fn requested_upgrade(headers: &HeaderMap) -> Option<String> {
 pub(crate) struct Client {
     pub(crate) address: IpAddr,
     /// The address as a field value, made once per connection.
-    value: HeaderValue,
+    value: String,
     /// The peer is one whose own forwarding fields are believed.
     trusted: bool,
 }
@@ -119,27 +109,23 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(address: IpAddr, trusted: bool) -> Client {
         let address = address.to_canonical();
-        // An address is printed in characters that a field value may hold.
-        let value = HeaderValue::from_str(&address.to_string())
-            .unwrap_or(HeaderValue::from_static("unknown"));
         Client {
             address,
-            value,
+            value: address.to_string(),
             trusted,
         }
     }
 
     /// Where the request began: the peer, or the nearest address in `X-Forwarded-For` that is not a trusted proxy's.
-    pub(crate) fn origin(&self, headers: &HeaderMap, forwarded: &Forwarded) -> IpAddr {
+    pub(crate) fn origin(&self, fields: &Fields, forwarded: &Forwarded) -> IpAddr {
         let mut origin = self.address;
         if !self.trusted {
             return origin;
         }
-        let lines = headers
-            .get_all(X_FORWARDED_FOR)
-            .iter()
+        let lines = fields
+            .all(Name::XForwardedFor)
             .rev()
-            .filter_map(|value| value.to_str().ok());
+            .filter_map(|value| str::from_utf8(value).ok());
         for hop in lines.flat_map(|value| value.rsplit(',')) {
             let Ok(address) = hop.trim().parse::<IpAddr>() else {
                 break;
@@ -155,61 +141,52 @@ impl Client {
 
 /// Says where the request came from: `X-Forwarded-*`, `X-Real-IP`, `Via`. What an untrusted client says is replaced.
 pub(crate) fn add_forwarded(
-    headers: &mut HeaderMap,
+    fields: &mut Fields,
     client: &Client,
-    authority: Option<&HeaderValue>,
-    version: http::Version,
+    authority: Option<Span>,
+    version: Version,
 ) {
+    let address = fields.add_text(client.value.as_bytes());
     if client.trusted {
-        let chain = joined(headers, &X_FORWARDED_FOR, &client.value);
-        headers.insert(X_FORWARDED_FOR, chain);
-        headers
-            .entry(X_FORWARDED_PROTO)
-            .or_insert(HeaderValue::from_static("http"));
-        if let Some(authority) = authority {
-            headers
-                .entry(X_FORWARDED_HOST)
-                .or_insert_with(|| authority.clone());
+        let chain = joined(fields, Name::XForwardedFor, client.value.as_bytes());
+        fields.set("x-forwarded-for", &chain);
+        if !fields.has(Name::XForwardedProto) {
+            fields.append("x-forwarded-proto", b"http");
         }
-        headers
-            .entry(X_REAL_IP)
-            .or_insert_with(|| client.value.clone());
+        if let Some(authority) = authority.filter(|_| !fields.has(Name::XForwardedHost)) {
+            fields.append_at("x-forwarded-host", authority);
+        }
+        if !fields.has(Name::XRealIp) {
+            fields.append_at("x-real-ip", address);
+        }
     } else {
-        headers.remove(header::FORWARDED);
-        headers.insert(X_FORWARDED_FOR, client.value.clone());
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+        fields.retain(|known, _| !is_forwarding(known));
+        fields.append_at("x-forwarded-for", address);
+        fields.append("x-forwarded-proto", b"http");
         // Only an HTTP/1.0 client may name no host.
-        match authority {
-            Some(authority) => headers.insert(X_FORWARDED_HOST, authority.clone()),
-            None => headers.remove(X_FORWARDED_HOST),
-        };
-        headers.insert(X_REAL_IP, client.value.clone());
+        if let Some(authority) = authority {
+            fields.append_at("x-forwarded-host", authority);
+        }
+        fields.append_at("x-real-ip", address);
     }
-    let via = match version {
-        http::Version::HTTP_10 => HeaderValue::from_static("1.0 waypost"),
-        _ => HeaderValue::from_static("1.1 waypost"),
+    let via: &[u8] = match version {
+        Version::Http10 => b"1.0 waypost",
+        Version::Http11 => b"1.1 waypost",
     };
-    headers.append(header::VIA, via);
+    fields.append("via", via);
 }
 
 /// All values of a field and one more, as one list.
-fn joined(headers: &HeaderMap, name: &HeaderName, last: &HeaderValue) -> HeaderValue {
-    let values: Vec<&[u8]> = headers
-        .get_all(name)
-        .iter()
-        .chain([last])
-        .map(HeaderValue::as_bytes)
-        .collect();
-    // Every part is a valid value, and so is their list.
-    HeaderValue::from_bytes(&values.join(&b", "[..])).unwrap_or_else(|_| last.clone())
+fn joined(fields: &Fields, name: Name, last: &[u8]) -> Vec<u8> {
+    let values: Vec<&[u8]> = fields.all(name).chain([last]).collect();
+    values.join(&b", "[..])
 }
 
 /// How often this request has passed us already (RFC 9110, 7.6.3).
-pub(crate) fn passes(headers: &HeaderMap) -> usize {
-    headers
-        .get_all(header::VIA)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
+pub(crate) fn passes(fields: &Fields) -> usize {
+    fields
+        .all(Name::Via)
+        .filter_map(|value| str::from_utf8(value).ok())
         .flat_map(|value| value.split(','))
         .filter(|hop| hop.split_whitespace().nth(1) == Some(PSEUDONYM))
         .count()
@@ -229,7 +206,7 @@ pub(crate) enum EditRefused {
 pub(crate) fn set(name: &str, value: &[u8]) -> Result<Edit, EditRefused> {
     let name = editable(name)?;
     let value = field_value(value)?;
-    if name == header::HOST && !is_authority(&value) {
+    if name == header::HOST && !is_authority(value.as_bytes()) {
         return Err(EditRefused::InvalidValue);
     }
     Ok(Edit::Set(name, value))
@@ -255,10 +232,12 @@ pub(crate) fn remove(name: &str) -> Result<Edit, EditRefused> {
 
 fn editable(name: &str) -> Result<HeaderName, EditRefused> {
     let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| EditRefused::InvalidName)?;
-    let ours = [&HOP_BY_HOP[..], &FRAMING, &FORWARDED]
-        .iter()
-        .any(|names| names.contains(&name));
-    if ours || name.as_str().starts_with("proxy-") {
+    let known = Name::of(name.as_str().as_bytes());
+    if known.is_hop_by_hop()
+        || is_framing(known)
+        || is_forwarding(known)
+        || name.as_str().starts_with("proxy-")
+    {
         Err(EditRefused::Forbidden)
     } else {
         Ok(name)
@@ -269,42 +248,48 @@ fn field_value(value: &[u8]) -> Result<HeaderValue, EditRefused> {
     HeaderValue::from_bytes(value.trim_ascii()).map_err(|_| EditRefused::InvalidValue)
 }
 
-/// Host and optional port, without user information (RFC 9110, 4.2.4).
-pub(crate) fn is_authority(value: &HeaderValue) -> bool {
-    let Ok(text) = value.to_str() else {
+/// Host and optional port, without user information (RFC 9110, 4.2.4; RFC 3986, 3.2).
+pub(crate) fn is_authority(text: &[u8]) -> bool {
+    let Ok(text) = str::from_utf8(text) else {
         return false;
     };
-    let Ok(authority) = text.parse::<http::uri::Authority>() else {
-        return false;
+    let (host_is_valid, port) = match text.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((address, port)) => (address.parse::<Ipv6Addr>().is_ok(), port),
+            None => return false,
+        },
+        None => {
+            let host = text.split(':').next().unwrap_or_default();
+            let valid = !host.is_empty() && host.bytes().all(is_host_byte);
+            (valid, text.get(host.len()..).unwrap_or_default())
+        }
     };
-    // What follows the host is nothing, or a port, which may be empty (RFC 3986, 3.2.3).
-    let port = text.strip_prefix(authority.host());
-    port.is_some_and(|port| match port.strip_prefix(':') {
+    // What follows the host is nothing, or a port, which may be empty.
+    let port_is_valid = match port.strip_prefix(':') {
         Some(digits) => digits.bytes().all(|digit| digit.is_ascii_digit()),
         None => port.is_empty(),
-    })
+    };
+    host_is_valid && port_is_valid
+}
+
+fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn map(lines: &[(&str, &str)]) -> HeaderMap {
-        lines
-            .iter()
-            .map(|(name, value)| {
-                (
-                    HeaderName::from_bytes(name.as_bytes()).unwrap(),
-                    value.parse().unwrap(),
-                )
-            })
-            .collect()
+    fn map(lines: &[(&str, &str)]) -> Fields {
+        Fields::of(lines)
     }
 
-    fn names(headers: &HeaderMap) -> Vec<&str> {
-        let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
-        names.sort_unstable();
-        names
+    fn names(fields: &Fields) -> Vec<String> {
+        fields.names()
+    }
+
+    fn value<'a>(fields: &'a Fields, name: &str) -> Option<&'a str> {
+        fields.get(name).map(|value| str::from_utf8(value).unwrap())
     }
 
     #[test]
@@ -372,16 +357,12 @@ mod tests {
         assert_eq!(upgrade(&[("connection", "upgrade")]), None);
     }
 
-    fn forwarded(lines: &[(&str, &str)], trusted: bool) -> HeaderMap {
-        let mut headers = map(lines);
+    fn forwarded(lines: &[(&str, &str)], trusted: bool) -> Fields {
+        let mut fields = map(lines);
         let client = Client::new("::ffff:192.0.2.7".parse().unwrap(), trusted);
-        add_forwarded(
-            &mut headers,
-            &client,
-            Some(&HeaderValue::from_static("example.com")),
-            http::Version::HTTP_11,
-        );
-        headers
+        let authority = fields.add_text(b"example.com");
+        add_forwarded(&mut fields, &client, Some(authority), Version::Http11);
+        fields
     }
 
     #[test]
@@ -395,12 +376,12 @@ mod tests {
             ],
             false,
         );
-        assert_eq!(headers["x-forwarded-for"], "192.0.2.7");
-        assert_eq!(headers["x-real-ip"], "192.0.2.7");
-        assert_eq!(headers["x-forwarded-proto"], "http");
-        assert_eq!(headers["x-forwarded-host"], "example.com");
-        assert_eq!(headers["via"], "1.1 waypost");
-        assert!(!headers.contains_key("forwarded"));
+        assert_eq!(value(&headers, "x-forwarded-for"), Some("192.0.2.7"));
+        assert_eq!(value(&headers, "x-real-ip"), Some("192.0.2.7"));
+        assert_eq!(value(&headers, "x-forwarded-proto"), Some("http"));
+        assert_eq!(value(&headers, "x-forwarded-host"), Some("example.com"));
+        assert_eq!(value(&headers, "via"), Some("1.1 waypost"));
+        assert!(!headers.has(Name::Forwarded));
     }
 
     #[test]
@@ -414,11 +395,14 @@ mod tests {
             ],
             true,
         );
-        assert_eq!(headers["x-forwarded-for"], "1.2.3.4, 5.6.7.8, 192.0.2.7");
-        assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(
-            headers.get_all("via").iter().collect::<Vec<_>>(),
-            ["1.1 edge", "1.1 waypost"]
+            value(&headers, "x-forwarded-for"),
+            Some("1.2.3.4, 5.6.7.8, 192.0.2.7")
+        );
+        assert_eq!(value(&headers, "x-forwarded-proto"), Some("https"));
+        assert_eq!(
+            headers.all(Name::Via).collect::<Vec<_>>(),
+            [b"1.1 edge".as_slice(), b"1.1 waypost"]
         );
     }
 
@@ -515,11 +499,7 @@ mod tests {
             ("", false),
         ];
         for (text, valid) in rows {
-            assert_eq!(
-                is_authority(&HeaderValue::from_static(text)),
-                valid,
-                "{text:?}"
-            );
+            assert_eq!(is_authority(text.as_bytes()), valid, "{text:?}");
         }
     }
 

@@ -25,6 +25,7 @@ pub mod inspect;
 pub mod server;
 pub mod status;
 
+mod answer;
 mod body;
 mod built_in;
 mod connection;
@@ -32,6 +33,7 @@ mod demo;
 mod error;
 mod flight;
 mod headers;
+mod http1;
 mod plugin;
 mod policy;
 mod proxy;

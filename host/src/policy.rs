@@ -1,6 +1,6 @@
 //! What the proxy sees of a policy: a request goes in, a decision comes out, and a failure is a value.
 //!
-//! Neither hyper nor wasmtime is named here. `plugin` implements [`Policy`] with a WebAssembly instance, `rotation`
+//! Neither sockets nor wasmtime are named here. `plugin` implements [`Policy`] with a WebAssembly instance, `rotation`
 //! is the host's own; `slot` keeps one instance per shard and upstream and answers when it fails.
 
 use std::fmt;
@@ -8,8 +8,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
+use crate::http1::{Fields, Span};
 use crate::upstream::{BackendId, Outcome, Upstream};
 
 pub(crate) mod rotation;
@@ -61,10 +62,11 @@ pub(crate) struct Exchange {
     /// Sending it twice does no harm.
     pub(crate) repeatable: bool,
     pub(crate) method: Method,
-    /// Origin form: path and query.
-    pub(crate) target: Uri,
-    pub(crate) authority: HeaderValue,
-    pub(crate) headers: HeaderMap,
+    /// Origin form: path and query. It is in the text of `fields`, as is the next one.
+    pub(crate) target: Span,
+    /// Empty where the client has named none.
+    pub(crate) authority: Span,
+    pub(crate) fields: Fields,
     pub(crate) client: IpAddr,
     pub(crate) secure: bool,
     /// 0 for the first pick.
@@ -78,11 +80,21 @@ pub(crate) struct Exchange {
     pub(crate) response_edits: Vec<Edit>,
 }
 
+impl Exchange {
+    pub(crate) fn target(&self) -> &str {
+        self.fields.str(self.target)
+    }
+
+    pub(crate) fn authority(&self) -> &str {
+        self.fields.str(self.authority)
+    }
+}
+
 /// A response head while a policy looks at it.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
+    pub(crate) fields: Fields,
     pub(crate) edits: Vec<Edit>,
 }
 
@@ -146,17 +158,17 @@ impl fmt::Display for PolicyFailure {
 impl std::error::Error for PolicyFailure {}
 
 /// Applies edits in their order.
-pub(crate) fn apply(edits: Vec<Edit>, headers: &mut HeaderMap) {
+pub(crate) fn apply(edits: Vec<Edit>, fields: &mut Fields) {
     for edit in edits {
         match edit {
             Edit::Set(name, value) => {
-                headers.insert(name, value);
+                fields.set(name.as_str(), value.as_bytes());
             }
             Edit::Append(name, value) => {
-                headers.append(name, value);
+                fields.append(name.as_str(), value.as_bytes());
             }
             Edit::Remove(name) => {
-                headers.remove(name);
+                fields.remove(name.as_str());
             }
         }
     }

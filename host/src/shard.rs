@@ -18,17 +18,21 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::spawn_local;
 
+use crate::answer::DateCache;
 use crate::connection;
+use crate::http1::Buffers;
 use crate::policy::slot::Slot;
 use crate::snapshot::Snapshot;
 use crate::upstream::pool::{self, Pool};
 
-/// Deep enough for hyper, the proxy and a policy's own stack below them.
+/// Deep enough for the proxy and a policy's own stack below them.
 pub(crate) const STACK_BYTES: usize = 2 * 1024 * 1024;
 
 /// One thread's share of the server.
 pub(crate) struct Shard {
     pub(crate) pool: Pool,
+    pub(crate) buffers: Buffers,
+    pub(crate) dates: DateCache,
     view: RefCell<Rc<View>>,
     draining: Cell<bool>,
     /// The connections and tunnels that are open, and whom to wake when the drain begins.
@@ -99,6 +103,8 @@ async fn serve(mut start: Start) -> io::Result<()> {
     start.switched.notify_one();
     let shard = Rc::new(Shard {
         pool: Pool::default(),
+        buffers: Buffers::default(),
+        dates: DateCache::default(),
         view: RefCell::new(Rc::new(view)),
         draining: Cell::new(false),
         open: RefCell::default(),

@@ -2,9 +2,10 @@
 //!
 //! A request has several deadlines (idle, head, body, response), and nearly all of them are met. Arming a timer for
 //! each costs more than the rest of their handling, so a connection has a single one that is never set back: it fires
-//! at the earliest deadline it was ever asked for, and whoever is polled then looks at the clock again.
+//! at the earliest deadline it was ever asked for, and whoever is polled then looks at the clock again. Until it fires,
+//! asking for a later deadline looks neither at the clock nor at the runtime's timers.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -13,18 +14,25 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// To be polled by one task only.
 #[derive(Debug)]
 pub(crate) struct Timer {
+    /// When it will wake the task that polled it last.
+    armed: Cell<Option<Instant>>,
     sleep: RefCell<Pin<Box<Sleep>>>,
 }
 
 impl Timer {
     pub(crate) fn new() -> Timer {
         Timer {
+            armed: Cell::new(None),
             sleep: RefCell::new(Box::pin(sleep_until(Instant::now()))),
         }
     }
 
     /// Ready once `deadline` is past; otherwise the task is woken by then.
     pub(crate) fn poll(&self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+        let armed = self.armed.get().is_some_and(|armed| armed <= deadline);
+        if armed && !self.sleep.borrow().is_elapsed() {
+            return Poll::Pending;
+        }
         if Instant::now() >= deadline {
             return Poll::Ready(());
         }
@@ -34,7 +42,10 @@ impl Timer {
                 sleep.as_mut().reset(deadline);
             }
             match sleep.as_mut().poll(cx) {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.armed.set(Some(sleep.deadline()));
+                    return Poll::Pending;
+                }
                 Poll::Ready(()) if Instant::now() >= deadline => return Poll::Ready(()),
                 // It was set for an earlier deadline, of somebody who no longer waits.
                 Poll::Ready(()) => {}

@@ -7,23 +7,21 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
 use crate::flight::Flight;
-use crate::upstream::connect::Link;
 
 /// One end of a tunnel and what it had sent before the tunnel began.
 pub(crate) struct End {
     pub(crate) stream: TcpStream,
-    pub(crate) early: Bytes,
+    pub(crate) early: Vec<u8>,
 }
 
 /// A backend that has switched protocols, waiting for its client.
 pub(crate) struct Tunnel {
-    pub(crate) link: Link,
+    pub(crate) link: End,
     /// In flight for as long as the tunnel is open.
     pub(crate) flight: Flight,
     pub(crate) idle_timeout: Duration,
@@ -36,7 +34,7 @@ impl Tunnel {
     /// # Errors
     /// What broke either end, or that nothing moved.
     pub(crate) async fn run(mut self, client: End) -> io::Result<()> {
-        let (stream, early) = self.link.into_tunnel().await.map_err(io::Error::other)?;
+        let End { stream, early } = self.link;
         let moved = Rc::new(Cell::new(Instant::now()));
         let mut to_client = Watched {
             stream: client.stream,

@@ -327,3 +327,43 @@ async fn a_1_0_client_hears_no_interim_response() {
     assert_eq!((response.status(), response.text()), (200, "hello"));
     assert_eq!(origin.only_request().field("expect"), None);
 }
+
+// === informational responses ===
+
+#[tokio::test]
+async fn informational_responses_are_passed_on() {
+    let origin = Origin::respond(
+        "HTTP/1.1 102 Processing\r\n\r\n\
+         HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nConnection: x-one\r\nX-One: 1\r\n\r\n\
+         HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    )
+    .await;
+    let proxy = Proxy::before(&[&origin]).await;
+    let mut client = Client::connect(&proxy).await;
+    for _ in 0..2 {
+        client.send_get("/").await;
+        assert_eq!(client.response().await.status(), 102);
+        let hints = client.response().await;
+        assert_eq!(hints.head.start, "HTTP/1.1 103 Early Hints");
+        assert_eq!(hints.head.names(), ["link"]);
+        let last = client.response().await;
+        assert_eq!((last.status(), last.text()), (200, "ok"));
+    }
+    assert_eq!(origin.connections(), 1);
+    let response = client.ask("GET / HTTP/1.0\r\nHost: test\r\n\r\n").await;
+    assert_eq!((response.status(), response.text()), (200, "ok"));
+}
+
+#[tokio::test]
+async fn a_go_ahead_that_nobody_waits_for_is_not_passed_on() {
+    let origin = Origin::respond(
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    )
+    .await;
+    let proxy = Proxy::before(&[&origin]).await;
+    let mut client = Client::connect(&proxy).await;
+    for _ in 0..2 {
+        let response = client.get("/").await;
+        assert_eq!((response.status(), response.text()), (200, "ok"));
+    }
+}

@@ -137,6 +137,36 @@ async fn responses_reach_the_client_in_their_framing() {
     }
 }
 
+/// What a head announces goes on, but for what a recipient would take for more than a trailer.
+#[tokio::test]
+async fn trailers_that_are_announced_go_on() {
+    const TRAILER: &str = "Trailer: X-Sum, Host, Content-Length\r\n";
+    const BODY: &str =
+        "5\r\nhello\r\n0\r\nX-Sum: 1\r\nHost: b\r\nContent-Length: 1\r\nX-Other: 2\r\n\r\n";
+    const PASSED: &str = "5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n";
+    let origin = Origin::respond(format!(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n{TRAILER}\r\n{BODY}"
+    ))
+    .await;
+    let proxy = Proxy::before(&[&origin]).await;
+    let mut client = Client::connect(&proxy).await;
+    for (te, chunks) in [
+        ("TE: trailers\r\n", PASSED),
+        ("", "5\r\nhello\r\n0\r\n\r\n"),
+    ] {
+        let response = client
+            .ask(format!(
+                "POST / HTTP/1.1\r\nHost: a\r\n{te}{TRAILER}Transfer-Encoding: chunked\r\n\r\n{BODY}"
+            ))
+            .await;
+        assert_eq!(String::from_utf8_lossy(&response.chunks), chunks);
+    }
+    for request in origin.requests() {
+        assert_eq!(String::from_utf8_lossy(&request.chunks), PASSED);
+    }
+    assert_eq!(origin.connections(), 1);
+}
+
 #[tokio::test]
 async fn answers_without_a_body_end_with_their_head() {
     let rows = [

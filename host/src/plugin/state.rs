@@ -3,14 +3,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderValue};
-
 use super::bindings::{host, request, response, types, upstream};
 use super::deadline::Deadline;
 use super::limits::Limits;
 use super::{Admission, LogLimit};
 use crate::config;
 use crate::headers::{self, EditRefused};
+use crate::http1::Fields;
 use crate::policy::{Edit, Exchange, Reply};
 use crate::upstream::{Backend, BackendId, Upstream};
 
@@ -39,10 +38,6 @@ pub(super) struct Guest {
 }
 
 /// What a call is about.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "moved in and out for each call; a box would cost every request an allocation"
-)]
 pub(super) enum Call {
     /// `configure`, `update`, `observe`: there is no request.
     Nothing,
@@ -163,19 +158,17 @@ fn error_ppm(backend: &Backend) -> u32 {
     backend.live.latency.error_ppm()
 }
 
-fn first_line(headers: &HeaderMap, name: &str) -> Option<Vec<u8>> {
-    headers.get(name).map(|value| value.as_bytes().to_vec())
+fn first_line(fields: &Fields, name: &str) -> Option<Vec<u8>> {
+    fields.get(name).map(<[u8]>::to_vec)
 }
 
-fn all_lines(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
-    headers
-        .iter()
-        .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
+/// Names in lower case, whatever the sender has written.
+fn all_lines(fields: &Fields) -> Vec<(String, Vec<u8>)> {
+    let name = |name| String::from_utf8_lossy(name).to_ascii_lowercase();
+    let lines = fields.iter();
+    lines
+        .map(|(text, value)| (name(text), value.to_vec()))
         .collect()
-}
-
-fn text(value: &HeaderValue) -> String {
-    String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
 
 impl From<EditRefused> for types::EditError {
@@ -204,24 +197,23 @@ impl request::Host for Guest {
 
     fn authority(&mut self) -> String {
         self.exchange()
-            .map(|exchange| text(&exchange.authority))
+            .map(|exchange| exchange.authority().to_owned())
             .unwrap_or_default()
     }
 
     fn target(&mut self) -> String {
         self.exchange()
-            .and_then(|exchange| exchange.target.path_and_query())
-            .map(|target| target.as_str().to_owned())
+            .map(|exchange| exchange.target().to_owned())
             .unwrap_or_default()
     }
 
     fn header(&mut self, name: String) -> Option<Vec<u8>> {
-        first_line(&self.exchange()?.headers, &name)
+        first_line(&self.exchange()?.fields, &name)
     }
 
     fn headers(&mut self) -> Vec<(String, Vec<u8>)> {
         self.exchange()
-            .map(|exchange| all_lines(&exchange.headers))
+            .map(|exchange| all_lines(&exchange.fields))
             .unwrap_or_default()
     }
 
@@ -258,12 +250,12 @@ impl response::Host for Guest {
     }
 
     fn header(&mut self, name: String) -> Option<Vec<u8>> {
-        first_line(&self.reply()?.headers, &name)
+        first_line(&self.reply()?.fields, &name)
     }
 
     fn headers(&mut self) -> Vec<(String, Vec<u8>)> {
         self.reply()
-            .map(|reply| all_lines(&reply.headers))
+            .map(|reply| all_lines(&reply.fields))
             .unwrap_or_default()
     }
 

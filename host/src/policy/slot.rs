@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use http::{Method, StatusCode};
 
 use tokio::sync::Notify;
 
 use super::rotation::Rotation;
 use super::{Exchange, Policy, PolicyFailure, Reply, Verdict};
 use crate::config::OnFailure;
+use crate::http1::Fields;
 use crate::plugin::Plugin;
 use crate::upstream::{BackendId, Outcome, Upstream};
 
@@ -322,15 +323,10 @@ impl Slot {
     }
 
     /// Shows a response head to the policy; its edits come back with it. A failure changes nothing.
-    pub(crate) fn respond(
-        &self,
-        backend: BackendId,
-        status: StatusCode,
-        headers: HeaderMap,
-    ) -> Reply {
+    pub(crate) fn respond(&self, backend: BackendId, status: StatusCode, fields: Fields) -> Reply {
         let reply = Reply {
             status,
-            headers,
+            fields,
             edits: Vec::new(),
         };
         let (Some(plugin), mut policy) = (&self.balancer.plugin, self.seat.policy.borrow_mut())
@@ -376,17 +372,16 @@ impl Waiting {
 
 /// A made-up request with which a policy is tried before it carries traffic.
 pub(crate) fn rehearsal(number: u32) -> Exchange {
-    let mut headers = HeaderMap::new();
-    headers.insert(
-        http::header::HOST,
-        HeaderValue::from_static("trial.invalid"),
-    );
+    let mut fields = Fields::default();
+    let target = fields.add_text(b"/trial?of=a-policy");
+    let authority = fields.add_text(b"trial.invalid");
+    fields.append_at("host", authority);
     Exchange {
         repeatable: false,
         method: Method::GET,
-        target: Uri::from_static("/trial?of=a-policy"),
-        authority: HeaderValue::from_static("trial.invalid"),
-        headers,
+        target,
+        authority,
+        fields,
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         secure: false,
         attempt: number % 2,

@@ -29,12 +29,13 @@ impl Pool {
         cx: &mut Context<'_>,
         backend: &Backend,
         verify: bool,
+        now: Instant,
     ) -> Option<Link> {
         let mut idle = self.idle.borrow_mut();
         let links = idle.get_mut(&backend.id)?;
-        while let Some(Idle { mut link, until }) = links.pop() {
+        while let Some(Idle { link, until }) = links.pop() {
             // The others are older still.
-            if until <= Instant::now() {
+            if until <= now {
                 links.clear();
                 return None;
             }
@@ -46,14 +47,13 @@ impl Pool {
     }
 
     /// Keeps a connection for the next exchange, within the limits.
-    pub(crate) fn put(&self, backend: &Backend, mut link: Link, settings: &Keepalive) {
+    pub(crate) fn put(&self, backend: &Backend, link: Link, settings: &Keepalive, now: Instant) {
         let mut idle = self.idle.borrow_mut();
         let links = idle.entry(backend.id).or_default();
         if links.len() < settings.connections {
-            link.reused = true;
             links.push(Idle {
                 link,
-                until: Instant::now() + settings.timeout,
+                until: now + settings.timeout,
             });
         }
     }
@@ -64,7 +64,7 @@ impl Pool {
         // Nobody waits for these connections: they are looked at again with the next sweep or the next use.
         let mut cx = Context::from_waker(Waker::noop());
         self.idle.borrow_mut().retain(|id, links| {
-            links.retain_mut(|idle| idle.until > now && idle.link.is_idle(&mut cx, false));
+            links.retain(|idle| idle.until > now && idle.link.is_idle(&mut cx, false));
             !links.is_empty() && is_known(*id)
         });
     }
