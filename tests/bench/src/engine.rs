@@ -136,7 +136,12 @@ impl Engine {
     }
 
     /// Waits until a first request through the proxy is answered as it should be.
-    pub(crate) fn wait_for(&mut self, proxy: SocketAddr, patience: Duration) -> anyhow::Result<()> {
+    pub(crate) fn wait_for(
+        &mut self,
+        proxy: SocketAddr,
+        patience: Duration,
+        mut is_alive: impl FnMut() -> bool,
+    ) -> anyhow::Result<()> {
         self.shared.proxy = proxy;
         let give_up = Instant::now() + patience;
         loop {
@@ -155,7 +160,7 @@ impl Engine {
                 }
             }
             self.close(slot);
-            if Instant::now() > give_up {
+            if Instant::now() > give_up || !is_alive() {
                 let why = self.shared.counts.first_error.take();
                 anyhow::bail!("no answer: {}", why.as_deref().unwrap_or("nothing at all"));
             }

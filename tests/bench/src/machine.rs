@@ -1,5 +1,6 @@
 //! What the kernel counts: time of a processor, time and memory of processes.
 
+use std::collections::HashMap;
 use std::fs;
 
 use anyhow::Context as _;
@@ -103,6 +104,31 @@ impl Usage {
         }
         total
     }
+}
+
+/// What every process has used, to tell whether any but those of the bench did something.
+#[derive(Debug)]
+pub(crate) struct Everybody(HashMap<u32, u64>);
+
+impl Everybody {
+    /// What they have used by now.
+    pub(crate) fn now() -> Everybody {
+        let directories = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let ids = directories.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        Everybody(ids.filter_map(|id| Some((id, ticks_of(id)?))).collect())
+    }
+
+    /// What others than this process and the tree of `proxy` have used since then.
+    pub(crate) fn strangers_since(&self, then: &Everybody, proxy: u32) -> u64 {
+        let mut ours = tree(proxy);
+        ours.push(std::process::id());
+        let strangers = self.0.iter().filter(|(id, _)| !ours.contains(id));
+        strangers.map(|(id, ticks)| ticks.saturating_sub(then.0.get(id).copied().unwrap_or(0))).sum()
+    }
+}
+
+fn ticks_of(process: u32) -> Option<u64> {
+    process_ticks(&fs::read_to_string(format!("/proc/{process}/stat")).ok()?)
 }
 
 /// A process and all that descend from it.

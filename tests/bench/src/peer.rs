@@ -100,6 +100,8 @@ pub(crate) struct Setup {
     pub(crate) backends: usize,
     /// Hosts beside the one that requests name, each with a route of its own.
     pub(crate) routes: usize,
+    /// Connections of clients.
+    pub(crate) clients: usize,
 }
 
 /// Where the programs and modules are that are not part of a peer's own configuration.
@@ -237,6 +239,7 @@ impl Peer {
                     format!("    server s{number} {server}")
                 });
                 let text = fill(include_str!("../peers/haproxy.cfg"))
+                    .replace("@CLIENTS@", &(setup.clients + 100).to_string())
                     .replace("@LUA@", &global)
                     .replace("@ACTION@", action)
                     .replace(
@@ -357,6 +360,11 @@ impl Setup {
 impl Running {
     pub(crate) fn process(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Whether its process has not ended.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
     }
 
     /// The end of what it has written.

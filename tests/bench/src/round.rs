@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::engine::Engine;
-use crate::machine::{LOAD_CPU, PROXY_CPU, Ticks, Usage, seconds};
+use crate::machine::{Everybody, LOAD_CPU, PROXY_CPU, Ticks, Usage, seconds};
 use crate::peer::{Peer, Programs, Setup};
 use crate::traffic::Traffic;
 
@@ -13,6 +13,8 @@ use crate::traffic::Traffic;
 const LOAD_BUSY_MAX: f64 = 0.95;
 /// Above this share of time that the machine's host took for others, nothing is said.
 const STEAL_MAX: f64 = 0.02;
+/// Above this share of a CPU, other programs have taken what was the proxy's or the load's.
+const STRANGERS_MAX: f64 = 0.03;
 /// Until a proxy answers its first request.
 const START: Duration = Duration::from_secs(60);
 
@@ -35,7 +37,7 @@ pub(crate) struct Length {
 }
 
 /// What came of a round.
-#[derive(Clone, Debug, Default, serde::Serialize)]
+#[derive(Clone, Debug, Default, serde::Deserialize, serde::Serialize)]
 pub(crate) struct Sample {
     /// Why it does not count.
     pub(crate) void: Option<String>,
@@ -49,6 +51,8 @@ pub(crate) struct Sample {
     pub(crate) proxy_cpu_busy: f64,
     pub(crate) load_cpu_busy: f64,
     pub(crate) steal: f64,
+    /// Of a CPU, what programs took that have nothing to do with the bench.
+    pub(crate) strangers: f64,
     pub p50_microseconds: f64,
     pub p99_microseconds: f64,
     pub p999_microseconds: f64,
@@ -68,10 +72,11 @@ impl Case {
             origins: engine.port(),
             backends: self.backends,
             routes: self.routes,
+            clients: self.traffic.connections + self.traffic.idle,
         };
-        let proxy = self.peer.start(&setup, &self.programs)?;
+        let mut proxy = self.peer.start(&setup, &self.programs)?;
         engine
-            .wait_for(proxy.address, START)
+            .wait_for(proxy.address, START, || proxy.is_alive())
             .with_context(|| format!("{}\n{}", self.label, proxy.log()))?;
         let start = proxy.started.elapsed();
         engine.start()?;
@@ -80,6 +85,7 @@ impl Case {
 
         let cpus = || -> anyhow::Result<_> { Ok((Ticks::now(PROXY_CPU)?, Ticks::now(LOAD_CPU)?)) };
         let (proxy_then, load_then) = cpus()?;
+        let everybody = Everybody::now();
         let process_then = Usage::of(proxy.process());
         let begin = std::time::Instant::now();
         engine.run(length.measured)?;
@@ -87,6 +93,8 @@ impl Case {
         let (proxy_now, load_now) = cpus()?;
         let process = Usage::of(proxy.process());
 
+        let strangers = Everybody::now().strangers_since(&everybody, proxy.process());
+        let strangers = seconds(strangers) / elapsed.as_secs_f64();
         let counts = engine.counts();
         let (proxy_ticks, load_ticks) = (proxy_now.since(proxy_then), load_now.since(load_then));
         let per_response = |ticks| seconds(ticks) * 1e6 / counts.responses.max(1) as f64;
@@ -101,6 +109,7 @@ impl Case {
             proxy_cpu_busy: proxy_ticks.busy_share(),
             load_cpu_busy: load_ticks.busy_share(),
             steal: proxy_ticks.steal_share().max(load_ticks.steal_share()),
+            strangers,
             p50_microseconds: quantile(0.5),
             p99_microseconds: quantile(0.99),
             p999_microseconds: quantile(0.999),
@@ -127,6 +136,9 @@ impl Case {
                 sample.load_cpu_busy * 100.0
             )),
             () if sample.steal > STEAL_MAX => Some(format!("{:.1} % steal", sample.steal * 100.0)),
+            () if strangers > STRANGERS_MAX => {
+                Some(format!("other programs took {:.0} % of a CPU", strangers * 100.0))
+            }
             () => None,
         };
         // Clients first: a proxy that drains would wait for them.

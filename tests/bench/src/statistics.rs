@@ -1,7 +1,7 @@
 //! What is said of a handful of rounds.
 
 /// The middle of some figures, and the lowest and highest of them.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
     pub(crate) low: f64,
