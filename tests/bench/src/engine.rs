@@ -25,6 +25,8 @@ use origin::Origin;
 const BUFFER_BYTES: usize = 256 * 1024;
 /// Taken from the kernel at once.
 const EVENTS: usize = 256;
+/// Requests that are due within this time are sent together: a load that wakes for each of them would do little else.
+const TICK: Duration = Duration::from_micros(50);
 /// A request without an answer for so long has failed.
 const STALLED: Duration = Duration::from_secs(2);
 /// Connections that are accepted, or made, before anything else happens.
@@ -212,7 +214,7 @@ impl Engine {
         while Instant::now() < end {
             self.send_due()?;
             let wake = match &self.schedule {
-                Some(schedule) => schedule.next.min(end),
+                Some(schedule) => (schedule.next + TICK).min(end),
                 None => end,
             };
             self.turn(wake)?;
@@ -368,7 +370,7 @@ impl Engine {
             .get_mut(slot)
             .and_then(|slot| slot.connection.as_mut());
         if let Some(Connection::Client(client)) = connection
-            && let Next::Fail(why) = client.send(&mut self.shared, token, due)
+            && let Next::Fail(why) = client.send(&self.shared, token, due)
         {
             self.fail(slot, &format!("client: {why}"));
         }
@@ -565,4 +567,90 @@ fn is_pending(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay;
+    use crate::traffic::Exchange;
+
+    fn traffic(exchange: Exchange) -> Traffic {
+        Traffic {
+            connections: 3,
+            idle: 0,
+            rate: None,
+            reuse: true,
+            exchange,
+            required: vec!["host", "x-tenant", "via"],
+        }
+    }
+
+    /// Sends this through the relay until there are a hundred responses.
+    fn relayed(traffic: Traffic) -> (Counts, Engine) {
+        let mut engine = Engine::new(traffic).unwrap();
+        let origin = SocketAddr::from(([127, 1, 0, 1], engine.port()));
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let proxy = listener.local_addr().unwrap();
+        drop(listener);
+        // It ends with the tests.
+        std::thread::spawn(move || relay::run(proxy, &[origin]));
+        engine
+            .wait_for(proxy, Duration::from_secs(10), || true)
+            .unwrap();
+        engine.start().unwrap();
+        engine.reset();
+        let give_up = Instant::now() + Duration::from_secs(10);
+        while engine.shared.counts.responses < 100 && Instant::now() < give_up {
+            engine.run(Duration::from_millis(1)).unwrap();
+        }
+        let counts = engine.counts();
+        assert!(counts.responses >= 100, "{counts:?}");
+        assert_eq!((counts.errors, counts.first_error.clone()), (0, None));
+        (counts, engine)
+    }
+
+    #[test]
+    fn responses_are_counted_and_what_is_missing_is_named() {
+        let (counts, engine) = relayed(traffic(Exchange::http(0, 1000, true)));
+        assert_eq!(counts.body_bytes, counts.responses * 1000);
+        // One for the first request, which is not counted.
+        assert_eq!(engine.upstream_connections(), 3 + 1);
+        assert_eq!(engine.missing(), ["via"]);
+    }
+
+    #[test]
+    fn large_bodies_pass_both_ways() {
+        let (counts, _) = relayed(traffic(Exchange::http(0, 1 << 20, true)));
+        assert!(counts.body_bytes >= counts.responses << 20);
+        relayed(traffic(Exchange::http(64 * 1024, 1, true)));
+    }
+
+    #[test]
+    fn each_request_may_have_a_connection_of_its_own() {
+        let mut traffic = traffic(Exchange::http(0, 10, false));
+        traffic.reuse = false;
+        let (counts, engine) = relayed(traffic);
+        assert!(engine.upstream_connections() >= counts.responses);
+    }
+
+    #[test]
+    fn messages_are_echoed() {
+        relayed(traffic(Exchange::web_socket(100)));
+    }
+
+    #[test]
+    fn requests_are_sent_at_a_rate() {
+        let mut traffic = traffic(Exchange::http(0, 10, true));
+        traffic.rate = Some(5000.0);
+        relayed(traffic);
+    }
+
+    #[test]
+    fn idle_connections_have_one_request_each() {
+        let mut traffic = traffic(Exchange::http(0, 10, true));
+        traffic.idle = 100;
+        let (_, engine) = relayed(traffic);
+        assert_eq!(engine.upstream_connections(), 100 + 3 + 1);
+    }
 }

@@ -26,6 +26,8 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 #[derive(Debug, Default)]
 pub(crate) struct ResponseReader {
     head: Vec<u8>,
+    /// The last head that was right. Most are the same as the one before, and need no second look.
+    known: Vec<u8>,
     body_left: Option<usize>,
     closes: bool,
 }
@@ -74,6 +76,10 @@ impl ResponseReader {
             gathered = std::mem::take(&mut self.head);
             &gathered
         };
+        if let Some(body) = after_known(bytes, &self.known) {
+            self.body_left = Some(expected.body.len());
+            return self.take(body, expected);
+        }
         let Some(end) = head_end(bytes) else {
             if bytes.len() > HEAD_BYTES_MAX {
                 return Err(Fault::HeadTooLong);
@@ -82,6 +88,7 @@ impl ResponseReader {
             return Ok(false);
         };
         let (head, body) = bytes.split_at(end);
+        self.known = head.to_vec();
         let head = ResponseHead::parse(head)?;
         if head.status != expected.status {
             return Err(Fault::Status(head.status));
@@ -133,6 +140,8 @@ impl ResponseHead {
 #[derive(Debug, Default)]
 pub(crate) struct RequestReader {
     head: Vec<u8>,
+    /// The last head.
+    known: Vec<u8>,
     body_left: Option<usize>,
 }
 
@@ -164,7 +173,8 @@ impl RequestReader {
                     gathered = std::mem::take(&mut self.head);
                     &gathered
                 };
-                let Some(end) = head_end(bytes) else {
+                let known = after_known(bytes, &self.known).map(|body| bytes.len() - body.len());
+                let Some(end) = known.or_else(|| head_end(bytes)) else {
                     if bytes.len() > HEAD_BYTES_MAX {
                         return Err(Fault::HeadTooLong);
                     }
@@ -173,6 +183,9 @@ impl RequestReader {
                 };
                 let (head, body) = bytes.split_at(end);
                 inspect(head);
+                if known.is_none() {
+                    self.known = head.to_vec();
+                }
                 self.body_left = Some(body_length);
                 body.len()
             }
@@ -188,13 +201,13 @@ impl RequestReader {
     }
 }
 
+/// What follows a head that is the same as one that has been looked at.
+fn after_known<'a>(bytes: &'a [u8], known: &[u8]) -> Option<&'a [u8]> {
+    bytes.strip_prefix(known).filter(|_| !known.is_empty())
+}
+
 /// Where the head ends that these bytes begin with, its empty line included.
 fn head_end(bytes: &[u8]) -> Option<usize> {
-    // Without a body, which is the common case, it is the end of what has arrived.
-    if bytes.ends_with(b"\r\n\r\n") && bytes.len() < 1024 {
-        let first = bytes.windows(4).position(|four| four == b"\r\n\r\n");
-        return first.map(|start| start + 4);
-    }
     let mut line = 0;
     loop {
         let rest = bytes.get(line..)?;

@@ -1,6 +1,5 @@
 //! What the kernel counts: time of a processor, time and memory of processes.
 
-use std::collections::HashMap;
 use std::fs;
 
 use anyhow::Context as _;
@@ -24,6 +23,8 @@ pub(crate) fn bind(cpu: usize) -> anyhow::Result<()> {
 pub(crate) struct Ticks {
     /// user, nice, system, irq, softirq.
     pub(crate) busy: u64,
+    /// user, nice, system: what processes are charged with, too.
+    pub(crate) tasks: u64,
     /// The host of a virtual machine ran something else.
     pub(crate) steal: u64,
     pub(crate) all: u64,
@@ -54,6 +55,7 @@ impl Ticks {
         let busy = user + nice + system + irq + softirq;
         Some(Ticks {
             busy,
+            tasks: user + nice + system,
             steal,
             all: busy + steal + idle + iowait,
         })
@@ -63,6 +65,7 @@ impl Ticks {
     pub(crate) fn since(self, then: Ticks) -> Ticks {
         Ticks {
             busy: self.busy.saturating_sub(then.busy),
+            tasks: self.tasks.saturating_sub(then.tasks),
             steal: self.steal.saturating_sub(then.steal),
             all: self.all.saturating_sub(then.all),
         }
@@ -104,31 +107,6 @@ impl Usage {
         }
         total
     }
-}
-
-/// What every process has used, to tell whether any but those of the bench did something.
-#[derive(Debug)]
-pub(crate) struct Everybody(HashMap<u32, u64>);
-
-impl Everybody {
-    /// What they have used by now.
-    pub(crate) fn now() -> Everybody {
-        let directories = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let ids = directories.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        Everybody(ids.filter_map(|id| Some((id, ticks_of(id)?))).collect())
-    }
-
-    /// What others than this process and the tree of `proxy` have used since then.
-    pub(crate) fn strangers_since(&self, then: &Everybody, proxy: u32) -> u64 {
-        let mut ours = tree(proxy);
-        ours.push(std::process::id());
-        let strangers = self.0.iter().filter(|(id, _)| !ours.contains(id));
-        strangers.map(|(id, ticks)| ticks.saturating_sub(then.0.get(id).copied().unwrap_or(0))).sum()
-    }
-}
-
-fn ticks_of(process: u32) -> Option<u64> {
-    process_ticks(&fs::read_to_string(format!("/proc/{process}/stat")).ok()?)
 }
 
 /// A process and all that descend from it.
@@ -197,11 +175,15 @@ mod tests {
     fn ticks_are_those_of_the_cpu() {
         let text = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 1 2 4 8 16 32 64 128 1 1\ncpu1 0 0 1 0 0 0 0 0 0 0\ncpu10 5\n";
         let ticks = Ticks::parse(text, 0).unwrap();
-        assert_eq!((ticks.busy, ticks.steal, ticks.all), (103, 128, 255));
+        assert_eq!(
+            (ticks.busy, ticks.tasks, ticks.steal, ticks.all),
+            (103, 7, 128, 255)
+        );
         assert_eq!(Ticks::parse(text, 1).unwrap().busy_share(), 1.0);
         assert_eq!(Ticks::parse(text, 2), None);
         let later = Ticks {
             busy: 113,
+            tasks: 7,
             steal: 128,
             all: 275,
         };

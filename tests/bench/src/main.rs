@@ -90,9 +90,17 @@ fn main() -> anyhow::Result<()> {
     let named: Vec<Peer> = arguments
         .peers
         .iter()
-        .map(|name| Peer::named(name).with_context(|| format!("no peer is called `{name}`; see --list")))
+        .map(|name| {
+            Peer::named(name).with_context(|| format!("no peer is called `{name}`; see --list"))
+        })
         .collect::<anyhow::Result<_>>()?;
-    let peers_of = |row: &Row| if named.is_empty() { row.default_peers() } else { named.clone() };
+    let peers_of = |row: &Row| {
+        if named.is_empty() {
+            row.default_peers()
+        } else {
+            named.clone()
+        }
+    };
     let wanted: Vec<Peer> = rows.iter().flat_map(peers_of).collect();
     let waypost = arguments.given.find(&wanted)?;
     let mut report = Report {
@@ -108,7 +116,10 @@ fn main() -> anyhow::Result<()> {
     }
     machine::bind(machine::LOAD_CPU)?;
     for row in &rows {
-        let peers: Vec<Peer> = peers_of(row).into_iter().filter(|peer| present.contains(peer)).collect();
+        let peers: Vec<Peer> = peers_of(row)
+            .into_iter()
+            .filter(|peer| present.contains(peer))
+            .collect();
         let measured = measure(row, &row.cases(&waypost, &peers), &arguments)?;
         println!("\n{}", measured.table());
         report.rows.push(measured);
@@ -132,7 +143,9 @@ fn chosen_rows(names: &[String]) -> anyhow::Result<Vec<Row>> {
     }
     let row = |name: &String| {
         let found = all.iter().find(|row| row.name == name);
-        found.cloned().with_context(|| format!("no row is called `{name}`; see --list"))
+        found
+            .cloned()
+            .with_context(|| format!("no row is called `{name}`; see --list"))
     };
     names.iter().map(row).collect()
 }
@@ -147,7 +160,10 @@ fn list() {
 
 /// Asks all for their versions. Returns those that are there.
 fn roll_call(wanted: &[Peer], waypost: &[(String, Programs)], report: &mut Report) -> Vec<Peer> {
-    let programs = waypost.first().map(|(_, programs)| programs.clone()).unwrap_or_default();
+    let programs = waypost
+        .first()
+        .map(|(_, programs)| programs.clone())
+        .unwrap_or_default();
     let mut present = Vec::new();
     for (name, peer) in Peer::ALL {
         if !wanted.contains(&peer) {
@@ -160,7 +176,9 @@ fn roll_call(wanted: &[Peer], waypost: &[(String, Programs)], report: &mut Repor
             }
             Err(error) => {
                 println!("{name} is not there and left out: {error:#}");
-                report.absent.push((name.to_owned(), error.root_cause().to_string()));
+                report
+                    .absent
+                    .push((name.to_owned(), error.root_cause().to_string()));
             }
         }
     }
@@ -185,22 +203,32 @@ fn measure(row: &Row, cases: &[Case], arguments: &Arguments) -> anyhow::Result<M
     for case in &mut cases {
         case.traffic.rate = rate;
     }
-    let mut samples: Vec<(String, Vec<Sample>)> =
-        cases.iter().map(|case| (case.label.clone(), Vec::new())).collect();
+    let mut samples: Vec<(String, Vec<Sample>)> = cases
+        .iter()
+        .map(|case| (case.label.clone(), Vec::new()))
+        .collect();
     for round in 1..=arguments.rounds {
         for (case, (label, samples)) in cases.iter().zip(&mut samples) {
-            let sample = case.measure(length).unwrap_or_else(|error| Sample {
+            let sample = case.round(length).unwrap_or_else(|error| Sample {
                 void: Some(format!("{error:#}")),
                 ..Sample::default()
             });
             println!(
-                "{} {round} {label}: {:.2} us, {:.0}/s, CPUs {:.0} % and {:.0} %{}",
+                "{} {round} {label}: {:.2} us, {:.0}/s{}, CPUs {:.0} % and {:.0} %{}",
                 row.name,
                 sample.cpu_microseconds_per_response,
                 sample.responses_per_second,
+                if sample.paced.is_some() {
+                    " (paced)"
+                } else {
+                    ""
+                },
                 sample.proxy_cpu_busy * 100.0,
                 sample.load_cpu_busy * 100.0,
-                sample.void.as_ref().map_or_else(String::new, |void| format!("; VOID: {void}")),
+                sample
+                    .void
+                    .as_ref()
+                    .map_or_else(String::new, |void| format!("; VOID: {void}")),
             );
             samples.push(sample);
         }
@@ -210,13 +238,17 @@ fn measure(row: &Row, cases: &[Case], arguments: &Arguments) -> anyhow::Result<M
 
 /// The date in UTC.
 fn today() -> String {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     date(since.as_secs() / 86_400)
 }
 
 /// The date that is so many days after 1970-01-01, in the Gregorian calendar.
 fn date(mut days: u64) -> String {
-    let leap = |year: u64| (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+    let leap = |year: u64| {
+        (year.is_multiple_of(4) && !year.is_multiple_of(100)) || year.is_multiple_of(400)
+    };
     let mut year = 1970;
     while days >= 365 + u64::from(leap(year)) {
         days -= 365 + u64::from(leap(year));
@@ -240,7 +272,12 @@ mod tests {
 
     #[test]
     fn days_have_dates() {
-        for (days, expected) in [(0, "1970-01-01"), (789, "1972-02-29"), (20_453, "2025-12-31"), (20_513, "2026-03-01")] {
+        for (days, expected) in [
+            (0, "1970-01-01"),
+            (789, "1972-02-29"),
+            (20_453, "2025-12-31"),
+            (20_513, "2026-03-01"),
+        ] {
             assert_eq!(date(days), expected);
         }
     }

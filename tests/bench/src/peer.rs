@@ -100,8 +100,6 @@ pub(crate) struct Setup {
     pub(crate) backends: usize,
     /// Hosts beside the one that requests name, each with a route of its own.
     pub(crate) routes: usize,
-    /// Connections of clients.
-    pub(crate) clients: usize,
 }
 
 /// Where the programs and modules are that are not part of a peer's own configuration.
@@ -239,7 +237,6 @@ impl Peer {
                     format!("    server s{number} {server}")
                 });
                 let text = fill(include_str!("../peers/haproxy.cfg"))
-                    .replace("@CLIENTS@", &(setup.clients + 100).to_string())
                     .replace("@LUA@", &global)
                     .replace("@ACTION@", action)
                     .replace(

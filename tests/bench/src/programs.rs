@@ -40,43 +40,75 @@ impl Given {
             // Its absence shows when it is asked for its version.
             common.pingora = given_or(self.pingora.as_deref(), pingora).unwrap_or_default();
         }
-        let with = |path: PathBuf| Programs { waypost: path, ..common.clone() };
+        let with = |path: PathBuf| Programs {
+            waypost: path,
+            ..common.clone()
+        };
         if self.waypost.is_empty() {
-            let path = if needed(|peer| matches!(peer, Peer::Waypost(_))) { waypost()? } else { PathBuf::new() };
+            let path = if needed(|peer| matches!(peer, Peer::Waypost(_))) {
+                waypost()?
+            } else {
+                PathBuf::new()
+            };
             return Ok(vec![(String::new(), with(path))]);
         }
         let named = self.waypost.iter().map(|given| {
             let (name, path) = given.split_once('=').unwrap_or(("", given));
-            let path = Path::new(path).canonicalize().with_context(|| path.to_owned())?;
+            let path = Path::new(path)
+                .canonicalize()
+                .with_context(|| path.to_owned())?;
             Ok((name.to_owned(), with(path)))
         });
         named.collect()
     }
 }
 
-fn given_or(given: Option<&Path>, make: fn() -> anyhow::Result<PathBuf>) -> anyhow::Result<PathBuf> {
+fn given_or(
+    given: Option<&Path>,
+    make: fn() -> anyhow::Result<PathBuf>,
+) -> anyhow::Result<PathBuf> {
     match given {
-        Some(path) => path.canonicalize().with_context(|| path.display().to_string()),
+        Some(path) => path
+            .canonicalize()
+            .with_context(|| path.display().to_string()),
         None => make(),
     }
 }
 
 fn waypost() -> anyhow::Result<PathBuf> {
-    cargo(&root(), &["build", "--release", "-p", "waypost", "--bin", "waypost"])?;
+    cargo(
+        &root(),
+        &["build", "--release", "-p", "waypost", "--bin", "waypost"],
+    )?;
     Ok(target().join("waypost"))
 }
 
 fn policy() -> anyhow::Result<PathBuf> {
     let module = target().join("bench-policy.wasm");
-    let (source, out) = (bench().join("policy").display().to_string(), module.display().to_string());
-    let build = ["run", "--release", "-p", "waypost-plugin-build", "--", &source, "-o", &out];
+    let (source, out) = (
+        bench().join("policy").display().to_string(),
+        module.display().to_string(),
+    );
+    let build = [
+        "run",
+        "--release",
+        "-p",
+        "waypost-plugin-build",
+        "--",
+        &source,
+        "-o",
+        &out,
+    ];
     cargo(&root(), &build)?;
     Ok(module)
 }
 
 fn filter() -> anyhow::Result<PathBuf> {
     let directory = bench().join("envoy-filter");
-    cargo(&directory, &["build", "--release", "--target", "wasm32-unknown-unknown"])?;
+    cargo(
+        &directory,
+        &["build", "--release", "--target", "wasm32-unknown-unknown"],
+    )?;
     Ok(directory.join("target/wasm32-unknown-unknown/release/bench_filter.wasm"))
 }
 
@@ -106,12 +138,18 @@ fn bench() -> PathBuf {
 }
 
 fn root() -> PathBuf {
-    bench().ancestors().nth(2).unwrap_or(Path::new(".")).to_owned()
+    bench()
+        .ancestors()
+        .nth(2)
+        .unwrap_or(Path::new("."))
+        .to_owned()
 }
 
 /// Where the release build of this program is, and so that of the others.
 fn target() -> PathBuf {
     let this = env::current_exe().unwrap_or_default();
-    let built = this.parent().filter(|directory| directory.ends_with("release"));
+    let built = this
+        .parent()
+        .filter(|directory| directory.ends_with("release"));
     built.map_or_else(|| root().join("target/release"), Path::to_owned)
 }

@@ -67,7 +67,10 @@ impl Measured {
             };
             samples.iter().map(valid).collect()
         };
-        let first = samples.first().map(|(_, samples)| figures(samples)).unwrap_or_default();
+        let first = samples
+            .first()
+            .map(|(_, samples)| figures(samples))
+            .unwrap_or_default();
         let contender = |(label, samples): (String, Vec<Sample>)| {
             let these = figures(&samples);
             let ratios = match row.is_growth() {
@@ -97,7 +100,10 @@ impl Measured {
 
     /// A table in Markdown.
     pub(crate) fn table(&self) -> String {
-        let first = self.contenders.first().map_or("", |contender| &contender.label);
+        let first = self
+            .contenders
+            .first()
+            .map_or("", |contender| &contender.label);
         let what = match self.figure {
             Figure::CpuPerResponse => "CPU",
             Figure::P99 => "p99",
@@ -106,9 +112,14 @@ impl Measured {
             true => format!("{what} / {first}"),
             false => format!("{what} of {first} / this"),
         };
-        let rate = self.rate.map_or_else(String::new, |rate| format!(", {rate:.0} requests a second"));
+        let rate = self
+            .rate
+            .map_or_else(String::new, |rate| format!(", {rate:.0} requests a second"));
         let seconds = self.seconds;
-        let mut text = format!("### `{}`: {}{rate}; rounds of {seconds} s\n\n", self.name, self.about);
+        let mut text = format!(
+            "### `{}`: {}{rate}; rounds of {seconds} s\n\n",
+            self.name, self.about
+        );
         let _ = writeln!(
             text,
             "| | {ratio} | CPU us / response | its processes alone | responses / s | p50 us | p99 us | p99.9 us \
@@ -134,19 +145,30 @@ impl Contender {
 
     fn line(&self) -> String {
         let show = |spread: Option<Spread>, digits: usize| {
-            spread.map_or_else(|| "-".to_owned(), |spread| format!("{:.digits$}", spread.median))
+            spread.map_or_else(
+                || "-".to_owned(),
+                |spread| format!("{:.digits$}", spread.median),
+            )
         };
         let wide = |spread: Option<Spread>, digits: usize| {
-            let range = |spread: Spread| format!(" ({:.digits$} to {:.digits$})", spread.low, spread.high);
+            let range =
+                |spread: Spread| format!(" ({:.digits$} to {:.digits$})", spread.low, spread.high);
             show(spread, digits) + &spread.map_or_else(String::new, range)
         };
-        let valid = self.samples.iter().filter(|sample| sample.void.is_none()).count();
+        let valid = self
+            .samples
+            .iter()
+            .filter(|sample| sample.void.is_none())
+            .count();
         let cells = [
             self.label.clone(),
             wide(self.ratio, 2),
             wide(self.cpu_microseconds_per_response, 1),
-            show(self.spread(|sample| sample.process_microseconds_per_response), 1),
-            show(self.spread(|sample| sample.responses_per_second), 0),
+            show(
+                self.spread(|sample| sample.process_microseconds_per_response),
+                1,
+            ),
+            show(self.spread(|sample| sample.responses_per_second), 0) + self.paced(),
             show(self.spread(|sample| sample.p50_microseconds), 0),
             show(self.spread(|sample| sample.p99_microseconds), 0),
             show(self.spread(|sample| sample.p999_microseconds), 0),
@@ -158,11 +180,28 @@ impl Contender {
         format!("| {} |", cells.join(" | "))
     }
 
+    fn paced(&self) -> &'static str {
+        let paced = self
+            .samples
+            .iter()
+            .any(|sample| sample.void.is_none() && sample.paced.is_some());
+        if paced { " (paced)" } else { "" }
+    }
+
     /// Why rounds do not count, each reason once.
     fn voids(&self) -> Vec<String> {
-        let reasons = self.samples.iter().filter_map(|sample| sample.void.as_ref());
+        let reasons = self
+            .samples
+            .iter()
+            .filter_map(|sample| sample.void.as_ref());
         let mut reasons: Vec<String> = reasons
-            .map(|reason| format!("{}: {}", self.label, reason.lines().next().unwrap_or_default()))
+            .map(|reason| {
+                format!(
+                    "{}: {}",
+                    self.label,
+                    reason.lines().next().unwrap_or_default()
+                )
+            })
             .collect();
         reasons.dedup();
         reasons
@@ -173,7 +212,10 @@ impl Report {
     /// The whole report in Markdown.
     pub(crate) fn markdown(&self) -> String {
         let pairs = |pairs: &[(String, String)], between: &str| {
-            let all: Vec<String> = pairs.iter().map(|(name, rest)| format!("{name}{between}{rest}")).collect();
+            let all: Vec<String> = pairs
+                .iter()
+                .map(|(name, rest)| format!("{name}{between}{rest}"))
+                .collect();
             all.join(", ")
         };
         let mut text = format!(
@@ -216,7 +258,8 @@ impl Report {
         }
         self.versions.sort();
         let versions = &self.versions;
-        self.absent.retain(|(name, _)| versions.iter().all(|(this, _)| this != name));
+        self.absent
+            .retain(|(name, _)| versions.iter().all(|(this, _)| this != name));
         Ok(())
     }
 
@@ -224,7 +267,10 @@ impl Report {
     pub(crate) fn write(&self, directory: &Path) -> anyhow::Result<()> {
         fs::create_dir_all(directory)?;
         fs::write(directory.join("report.md"), self.markdown())?;
-        fs::write(directory.join("report.json"), serde_json::to_string_pretty(self)? + "\n")?;
+        fs::write(
+            directory.join("report.json"),
+            serde_json::to_string_pretty(self)? + "\n",
+        )?;
         fs::write(directory.join("report.svg"), chart::svg(&self.rows))?;
         Ok(())
     }
@@ -246,9 +292,22 @@ pub(crate) mod tests {
         let rows = Row::all();
         let row = rows.iter().find(|row| row.name == name).unwrap();
         let samples = vec![
-            ("waypost".to_owned(), vec![sample(10.0, None), sample(12.0, None), sample(99.0, Some("3 errors\nlog"))]),
-            ("nginx".to_owned(), vec![sample(20.0, None), sample(16.0, None), sample(20.0, None)]),
-            ("<broken>".to_owned(), vec![sample(1.0, Some("no responses"))]),
+            (
+                "waypost".to_owned(),
+                vec![
+                    sample(10.0, None),
+                    sample(12.0, None),
+                    sample(99.0, Some("3 errors\nlog")),
+                ],
+            ),
+            (
+                "nginx".to_owned(),
+                vec![sample(20.0, None), sample(16.0, None), sample(20.0, None)],
+            ),
+            (
+                "<broken>".to_owned(),
+                vec![sample(1.0, Some("no responses"))],
+            ),
         ];
         Measured::new(row, 4.0, None, samples)
     }
@@ -258,7 +317,13 @@ pub(crate) mod tests {
         let row = measured("1k");
         let ratio = row.contenders[1].ratio.unwrap();
         assert_eq!((ratio.low, ratio.median, ratio.high), (0.5, 0.625, 0.75));
-        assert_eq!(row.contenders[0].cpu_microseconds_per_response.unwrap().high, 12.0);
+        assert_eq!(
+            row.contenders[0]
+                .cpu_microseconds_per_response
+                .unwrap()
+                .high,
+            12.0
+        );
         assert_eq!(row.contenders[2].ratio, None);
     }
 
@@ -272,11 +337,20 @@ pub(crate) mod tests {
     fn the_table_says_what_does_not_count() {
         let table = measured("1k").table();
         assert!(table.contains("CPU of waypost / this"), "{table}");
-        assert!(table.contains("| nginx | 0.62 (0.50 to 0.75) | 20.0 (16.0 to 20.0) |"), "{table}");
+        assert!(
+            table.contains("| nginx | 0.62 (0.50 to 0.75) | 20.0 (16.0 to 20.0) |"),
+            "{table}"
+        );
         assert!(table.contains("| 2 of 3 |"), "{table}");
-        assert!(table.contains("Void: waypost: 3 errors; <broken>: no responses."), "{table}");
-        let widths: Vec<usize> =
-            table.lines().filter(|line| line.starts_with('|')).map(|line| line.matches('|').count()).collect();
+        assert!(
+            table.contains("Void: waypost: 3 errors; <broken>: no responses."),
+            "{table}"
+        );
+        let widths: Vec<usize> = table
+            .lines()
+            .filter(|line| line.starts_with('|'))
+            .map(|line| line.matches('|').count())
+            .collect();
         assert!(widths.iter().all(|width| *width == widths[0]), "{table}");
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::engine::Engine;
-use crate::machine::{Everybody, LOAD_CPU, PROXY_CPU, Ticks, Usage, seconds};
+use crate::machine::{LOAD_CPU, PROXY_CPU, Ticks, Usage, seconds};
 use crate::peer::{Peer, Programs, Setup};
 use crate::traffic::Traffic;
 
@@ -13,8 +13,14 @@ use crate::traffic::Traffic;
 const LOAD_BUSY_MAX: f64 = 0.95;
 /// Above this share of time that the machine's host took for others, nothing is said.
 const STEAL_MAX: f64 = 0.02;
-/// Above this share of a CPU, other programs have taken what was the proxy's or the load's.
+/// Above this share of its CPU, what other programs did there would count as the proxy's.
 const STRANGERS_MAX: f64 = 0.03;
+/// Above this share of the responses, connections to the origins are not kept.
+const FRESH_MAX: f64 = 0.01;
+/// How often a round is repeated because something else was going on.
+const REPEATS: usize = 2;
+/// Of the throughput at which the load was at its limit, what it is repeated at.
+const PACE: f64 = 0.85;
 /// Until a proxy answers its first request.
 const START: Duration = Duration::from_secs(60);
 
@@ -41,6 +47,8 @@ pub(crate) struct Length {
 pub(crate) struct Sample {
     /// Why it does not count.
     pub(crate) void: Option<String>,
+    /// Requests were sent at this rate a second, because without one the load was at its limit.
+    pub(crate) paced: Option<f64>,
     pub(crate) responses: u64,
     pub(crate) body_bytes: u64,
     pub(crate) responses_per_second: f64,
@@ -51,7 +59,7 @@ pub(crate) struct Sample {
     pub(crate) proxy_cpu_busy: f64,
     pub(crate) load_cpu_busy: f64,
     pub(crate) steal: f64,
-    /// Of a CPU, what programs took that have nothing to do with the bench.
+    /// Of the proxy's CPU, what programs took that have nothing to do with the bench.
     pub(crate) strangers: f64,
     pub p50_microseconds: f64,
     pub p99_microseconds: f64,
@@ -63,6 +71,24 @@ pub(crate) struct Sample {
 }
 
 impl Case {
+    /// One round. It is repeated if something else was going on, and at a rate if the load was at its limit.
+    pub(crate) fn round(&self, length: Length) -> anyhow::Result<Sample> {
+        let mut case = self.clone();
+        let mut paced = None;
+        let mut sample = case.measure(length)?;
+        for _ in 0..REPEATS {
+            if sample.load_cpu_busy > LOAD_BUSY_MAX && case.traffic.reuse {
+                paced = Some((sample.responses_per_second * PACE).round());
+                case.traffic.rate = paced;
+            } else if sample.steal <= STEAL_MAX && sample.strangers <= STRANGERS_MAX {
+                break;
+            }
+            sample = case.measure(length)?;
+        }
+        sample.paced = paced;
+        Ok(sample)
+    }
+
     /// Starts the proxy, lets it warm up and measures it.
     pub(crate) fn measure(&self, length: Length) -> anyhow::Result<Sample> {
         let mut traffic = self.traffic.clone();
@@ -72,7 +98,6 @@ impl Case {
             origins: engine.port(),
             backends: self.backends,
             routes: self.routes,
-            clients: self.traffic.connections + self.traffic.idle,
         };
         let mut proxy = self.peer.start(&setup, &self.programs)?;
         engine
@@ -85,27 +110,30 @@ impl Case {
 
         let cpus = || -> anyhow::Result<_> { Ok((Ticks::now(PROXY_CPU)?, Ticks::now(LOAD_CPU)?)) };
         let (proxy_then, load_then) = cpus()?;
-        let everybody = Everybody::now();
         let process_then = Usage::of(proxy.process());
+        let fresh_then = engine.upstream_connections();
         let begin = std::time::Instant::now();
         engine.run(length.measured)?;
         let elapsed = begin.elapsed();
         let (proxy_now, load_now) = cpus()?;
         let process = Usage::of(proxy.process());
 
-        let strangers = Everybody::now().strangers_since(&everybody, proxy.process());
-        let strangers = seconds(strangers) / elapsed.as_secs_f64();
         let counts = engine.counts();
         let (proxy_ticks, load_ticks) = (proxy_now.since(proxy_then), load_now.since(load_then));
+        let process_ticks = process.ticks.saturating_sub(process_then.ticks);
         let per_response = |ticks| seconds(ticks) * 1e6 / counts.responses.max(1) as f64;
+        let strangers =
+            proxy_ticks.tasks.saturating_sub(process_ticks) as f64 / proxy_ticks.all.max(1) as f64;
         let quantile = |share| counts.latency.quantile(share).as_secs_f64() * 1e6;
+        let fresh = engine.upstream_connections() - fresh_then;
         let mut sample = Sample {
             void: None,
+            paced: None,
             responses: counts.responses,
             body_bytes: counts.body_bytes,
             responses_per_second: counts.responses as f64 / elapsed.as_secs_f64(),
             cpu_microseconds_per_response: per_response(proxy_ticks.busy),
-            process_microseconds_per_response: per_response(process.ticks - process_then.ticks),
+            process_microseconds_per_response: per_response(process_ticks),
             proxy_cpu_busy: proxy_ticks.busy_share(),
             load_cpu_busy: load_ticks.busy_share(),
             steal: proxy_ticks.steal_share().max(load_ticks.steal_share()),
@@ -131,14 +159,18 @@ impl Case {
                 "does less than the others: {} missing",
                 engine.missing().join(", ")
             )),
+            () if self.traffic.reuse && fresh as f64 > FRESH_MAX * counts.responses as f64 => {
+                Some(format!("{fresh} new connections to the origins"))
+            }
             () if sample.load_cpu_busy > LOAD_BUSY_MAX => Some(format!(
                 "the load was at its limit ({:.0} %)",
                 sample.load_cpu_busy * 100.0
             )),
             () if sample.steal > STEAL_MAX => Some(format!("{:.1} % steal", sample.steal * 100.0)),
-            () if strangers > STRANGERS_MAX => {
-                Some(format!("other programs took {:.0} % of a CPU", strangers * 100.0))
-            }
+            () if strangers > STRANGERS_MAX => Some(format!(
+                "other programs took {:.0} % of a CPU",
+                strangers * 100.0
+            )),
             () => None,
         };
         // Clients first: a proxy that drains would wait for them.

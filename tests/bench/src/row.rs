@@ -87,9 +87,20 @@ const MAIN: &[Peer] = &[
     Peer::Envoy,
     Peer::Pingora,
 ];
-const PLAIN: &[Peer] = &[WAYPOST, Peer::Relay, Peer::Nginx, Peer::Haproxy, Peer::Envoy, Peer::Pingora];
-const SCRIPTED: &[Peer] =
-    &[Peer::Waypost(Policy::Edits), Peer::NginxLua, Peer::HaproxyLua, Peer::EnvoyWasm];
+const PLAIN: &[Peer] = &[
+    WAYPOST,
+    Peer::Relay,
+    Peer::Nginx,
+    Peer::Haproxy,
+    Peer::Envoy,
+    Peer::Pingora,
+];
+const SCRIPTED: &[Peer] = &[
+    Peer::Waypost(Policy::Edits),
+    Peer::NginxLua,
+    Peer::HaproxyLua,
+    Peer::EnvoyWasm,
+];
 
 impl Row {
     /// The whole matrix.
@@ -107,20 +118,45 @@ impl Row {
             ..peers(name, about, SHAPE, &[])
         };
         let body = |response| Shape { response, ..SHAPE };
-        let connections = |connections| Shape { connections, ..SHAPE };
-        let upload = Shape { request: 64 * 1024, ..SHAPE };
-        let fresh = Shape { reuse: false, ..SHAPE };
-        let web_socket = Shape { web_socket: true, ..SHAPE };
+        let connections = |connections| Shape {
+            connections,
+            ..SHAPE
+        };
+        let upload = Shape {
+            request: 64 * 1024,
+            ..SHAPE
+        };
+        let fresh = Shape {
+            reuse: false,
+            ..SHAPE
+        };
+        let web_socket = Shape {
+            web_socket: true,
+            ..SHAPE
+        };
         vec![
-            Row { short: true, ..peers("1k", "64 connections, responses of 1 KiB", SHAPE, MAIN) },
             Row {
                 short: true,
-                ..peers("edits", "the same, a policy with three reads and two edits", SHAPE, SCRIPTED)
+                ..peers("1k", "64 connections, responses of 1 KiB", SHAPE, MAIN)
+            },
+            Row {
+                short: true,
+                ..peers(
+                    "edits",
+                    "the same, a policy with three reads and two edits",
+                    SHAPE,
+                    SCRIPTED,
+                )
             },
             Row {
                 figure: Figure::P99,
                 load: Load::Share(MODERATE_LOAD),
-                ..peers("latency", "1 KiB at 70 % of the first contender's most", SHAPE, PLAIN)
+                ..peers(
+                    "latency",
+                    "1 KiB at 70 % of the first contender's most",
+                    SHAPE,
+                    PLAIN,
+                )
             },
             peers("0", "responses without a body", body(0), PLAIN),
             peers("64k", "responses of 64 KiB", body(64 * 1024), PLAIN),
@@ -129,11 +165,31 @@ impl Row {
             peers("c1", "1 connection", connections(1), PLAIN),
             peers("c512", "512 connections", connections(512), PLAIN),
             peers("close", "a new connection for each request", fresh, PLAIN),
-            peers("websocket", "messages of 128 bytes, echoed", web_socket, PLAIN),
-            growth("backends", "servers, policy round-robin", Dimension::Backends, &[10, 100, 1000, 10_000]),
-            growth("least-conn", "servers, policy least-conn", Dimension::LeastConnBackends, &[10, 100, 1000]),
+            peers(
+                "websocket",
+                "messages of 128 bytes, echoed",
+                web_socket,
+                PLAIN,
+            ),
+            growth(
+                "backends",
+                "servers, policy round-robin",
+                Dimension::Backends,
+                &[10, 100, 1000, 10_000],
+            ),
+            growth(
+                "least-conn",
+                "servers, policy least-conn",
+                Dimension::LeastConnBackends,
+                &[10, 100, 1000],
+            ),
             growth("routes", "routes", Dimension::Routes, &[10, 1000, 100_000]),
-            growth("idle", "idle connections beside the 64", Dimension::Idle, &[64, 1000, 15_000]),
+            growth(
+                "idle",
+                "idle connections beside the 64",
+                Dimension::Idle,
+                &[64, 1000, 15_000],
+            ),
         ]
     }
 
@@ -197,7 +253,8 @@ impl Row {
             case
         };
         let peer = peers.first();
-        peer.map(|peer| sizes.iter().map(|size| sized(*peer, *size)).collect()).unwrap_or_default()
+        peer.map(|peer| sizes.iter().map(|size| sized(*peer, *size)).collect())
+            .unwrap_or_default()
     }
 }
 
@@ -225,7 +282,10 @@ mod tests {
     use super::*;
 
     fn named(names: &[&str]) -> Vec<(String, Programs)> {
-        names.iter().map(|name| ((*name).to_owned(), Programs::default())).collect()
+        names
+            .iter()
+            .map(|name| ((*name).to_owned(), Programs::default()))
+            .collect()
     }
 
     #[test]

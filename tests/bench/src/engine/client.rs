@@ -56,7 +56,7 @@ impl Client {
     }
 
     /// Sends a request.
-    pub(super) fn send(&mut self, shared: &mut Shared, token: u64, due: Instant) -> Next {
+    pub(super) fn send(&mut self, shared: &Shared, token: u64, due: Instant) -> Next {
         self.due = Some(due);
         self.outgoing.left = self.outbound(shared).len();
         outcome(self.write(shared, token))
@@ -72,7 +72,9 @@ impl Client {
             }
         }
         let next = outcome(self.read(shared));
-        if let (Next::Answered, Some(due)) = (&next, self.due.take()) {
+        if let Next::Answered = next
+            && let Some(due) = self.due.take()
+        {
             shared.counts.responses += 1;
             shared.counts.latency.record(due.elapsed());
         }

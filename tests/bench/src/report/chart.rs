@@ -15,7 +15,11 @@ const HEADING: f64 = 34.0;
 
 /// A chart as a file of its own.
 pub(super) fn svg(rows: &[Measured]) -> String {
-    let height: f64 = rows.iter().map(|row| HEADING + STEP * row.contenders.len() as f64).sum::<f64>() + 16.0;
+    let height: f64 = rows
+        .iter()
+        .map(|row| HEADING + STEP * row.contenders.len() as f64)
+        .sum::<f64>()
+        + 16.0;
     let mut text = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" \
          font-size=\"13\">\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n"
@@ -30,7 +34,12 @@ pub(super) fn svg(rows: &[Measured]) -> String {
             escaped(&row.about)
         );
         top += HEADING;
-        let longest = row.contenders.iter().filter_map(cost).map(|cost| cost.high).fold(0.0, f64::max);
+        let longest = row
+            .contenders
+            .iter()
+            .filter_map(cost)
+            .map(|cost| cost.high)
+            .fold(0.0, f64::max);
         for contender in &row.contenders {
             bar(&mut text, top, contender, longest);
             top += STEP;
@@ -46,12 +55,22 @@ fn cost(contender: &Contender) -> Option<Spread> {
 fn bar(text: &mut String, top: f64, contender: &Contender, longest: f64) {
     let middle = top + BAR / 2.0;
     let label = escaped(&contender.label);
-    let _ = writeln!(text, "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{label}</text>", LABELS - 8.0, middle + 4.0);
+    let _ = writeln!(
+        text,
+        "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{label}</text>",
+        LABELS - 8.0,
+        middle + 4.0
+    );
     let Some(cost) = cost(contender) else {
-        let _ = writeln!(text, "<text x=\"{LABELS}\" y=\"{}\" fill=\"#888888\">void</text>", middle + 4.0);
+        let _ = writeln!(
+            text,
+            "<text x=\"{LABELS}\" y=\"{}\" fill=\"#888888\">void</text>",
+            middle + 4.0
+        );
         return;
     };
-    let place = |figure: f64| LABELS + (WIDTH - LABELS - FIGURES) * figure / longest.max(f64::MIN_POSITIVE);
+    let place =
+        |figure: f64| LABELS + (WIDTH - LABELS - FIGURES) * figure / longest.max(f64::MIN_POSITIVE);
     let colour = match contender.label.split([' ', '-']).next() {
         Some("waypost") => "#2f6fb0",
         Some("relay") => "#b9b9b9",
@@ -72,7 +91,9 @@ fn bar(text: &mut String, top: f64, contender: &Contender, longest: f64) {
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
 
 #[cfg(test)]
