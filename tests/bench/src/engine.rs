@@ -96,13 +96,13 @@ struct Schedule {
     /// Due, but no connection was free.
     late: VecDeque<Instant>,
     ready: Vec<usize>,
+    /// How many connections may be opened, where each carries only one request.
+    vacancies: usize,
 }
 
 impl Engine {
     /// Origins that listen on every loopback address, at a port that [`port`](Self::port) tells.
     pub(crate) fn new(traffic: Traffic) -> anyhow::Result<Engine> {
-        let possible = traffic.rate.is_none() || traffic.reuse;
-        anyhow::ensure!(possible, "requests at a rate need connections to wait on");
         let listener = listener().context("cannot listen for the proxy's connections")?;
         let port = listener
             .local_addr()?
@@ -179,6 +179,7 @@ impl Engine {
             next: now,
             late: VecDeque::new(),
             ready: Vec::new(),
+            vacancies: 0,
         });
         // The idle ones first, a few at a time, or the proxy's queue overflows.
         let give_up = now + Duration::from_secs(60);
@@ -347,7 +348,18 @@ impl Engine {
         let ended = self.client(slot).is_none_or(|client| client.ended());
         if ended || !self.shared.traffic.reuse {
             self.close(slot);
-            return self.open_client(Instant::now()).map(|_| ());
+            let due = match &mut self.schedule {
+                None => Some(Instant::now()),
+                Some(schedule) => schedule.late.pop_front(),
+            };
+            return match (due, &mut self.schedule) {
+                (Some(due), _) => self.open_client(due).map(|_| ()),
+                (None, Some(schedule)) => {
+                    schedule.vacancies += 1;
+                    Ok(())
+                }
+                (None, None) => Ok(()),
+            };
         }
         let due = match &mut self.schedule {
             None => Instant::now(),
@@ -388,9 +400,13 @@ impl Engine {
             };
             let due = schedule.next;
             schedule.next += schedule.interval;
-            match schedule.ready.pop() {
-                Some(slot) => self.send(slot, due),
-                None => schedule.late.push_back(due),
+            if let Some(slot) = schedule.ready.pop() {
+                self.send(slot, due);
+            } else if schedule.vacancies > 0 {
+                schedule.vacancies -= 1;
+                self.open_client(due)?;
+            } else {
+                schedule.late.push_back(due);
             }
         }
     }
@@ -632,6 +648,13 @@ mod tests {
         traffic.reuse = false;
         let (counts, engine) = relayed(traffic);
         assert!(engine.upstream_connections() >= counts.responses);
+    }
+
+    #[test]
+    fn connections_are_made_at_a_rate() {
+        let mut traffic = traffic(Exchange::http(0, 10, false));
+        (traffic.reuse, traffic.rate) = (false, Some(5000.0));
+        relayed(traffic);
     }
 
     #[test]

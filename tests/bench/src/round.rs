@@ -17,10 +17,12 @@ const STEAL_MAX: f64 = 0.02;
 const STRANGERS_MAX: f64 = 0.03;
 /// Above this share of the responses, connections to the origins are not kept.
 const FRESH_MAX: f64 = 0.01;
+/// New connections to servers that the slowest makes in a second, and some.
+const VISITS_PER_SECOND: f64 = 3000.0;
 /// How often a round is repeated because something else was going on.
 const REPEATS: usize = 2;
 /// Of the throughput at which the load was at its limit, what it is repeated at.
-const PACE: f64 = 0.85;
+const PACE: f64 = 0.7;
 /// Until a proxy answers its first request.
 const START: Duration = Duration::from_secs(60);
 
@@ -77,7 +79,7 @@ impl Case {
         let mut paced = None;
         let mut sample = case.measure(length)?;
         for _ in 0..REPEATS {
-            if sample.load_cpu_busy > LOAD_BUSY_MAX && case.traffic.reuse {
+            if sample.load_cpu_busy > LOAD_BUSY_MAX {
                 paced = Some((sample.responses_per_second * PACE).round());
                 case.traffic.rate = paced;
             } else if sample.steal <= STEAL_MAX && sample.strangers <= STRANGERS_MAX {
@@ -102,10 +104,12 @@ impl Case {
         let mut proxy = self.peer.start(&setup, &self.programs)?;
         engine
             .wait_for(proxy.address, START, || proxy.is_alive())
-            .with_context(|| format!("{}\n{}", self.label, proxy.log()))?;
+            .with_context(|| format!("does not answer. Its last words: {}", proxy.log()))?;
         let start = proxy.started.elapsed();
         engine.start()?;
-        engine.run(length.warm_up)?;
+        // Until every server has been connected to.
+        let first_visits = Duration::from_secs_f64(self.backends as f64 / VISITS_PER_SECOND);
+        engine.run(length.warm_up + first_visits)?;
         engine.reset();
 
         let cpus = || -> anyhow::Result<_> { Ok((Ticks::now(PROXY_CPU)?, Ticks::now(LOAD_CPU)?)) };

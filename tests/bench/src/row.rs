@@ -183,7 +183,12 @@ impl Row {
                 Dimension::LeastConnBackends,
                 &[10, 100, 1000],
             ),
-            growth("routes", "routes", Dimension::Routes, &[10, 1000, 100_000]),
+            growth(
+                "routes",
+                "routes",
+                Dimension::Routes,
+                &[10, 1000, 10_000, 100_000],
+            ),
             growth(
                 "idle",
                 "idle connections beside the 64",
