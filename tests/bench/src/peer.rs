@@ -126,7 +126,12 @@ impl Peer {
     pub(crate) fn start(self, setup: &Setup, programs: &Programs) -> anyhow::Result<Running> {
         let directory = TempDir::with_prefix("waypost-bench-")?;
         let address = free_address()?;
-        let mut command = self.command(setup, programs, directory.path(), address)?;
+        let place = Place {
+            setup,
+            directory: directory.path(),
+            address,
+        };
+        let mut command = self.command(&place, programs)?;
         let log = fs::File::create(directory.path().join("log"))?;
         command
             .stdin(Stdio::null())
@@ -145,147 +150,26 @@ impl Peer {
         })
     }
 
-    fn command(
-        self,
-        setup: &Setup,
-        programs: &Programs,
-        directory: &Path,
-        address: SocketAddr,
-    ) -> anyhow::Result<Command> {
-        let write = |name: &str, text: String| -> anyhow::Result<PathBuf> {
-            let path = directory.join(name);
-            fs::write(&path, text)?;
-            Ok(path)
-        };
-        let fill = |template: &str| {
-            template
-                .replace("@PORT@", &address.port().to_string())
-                .replace("@LISTEN@", &address.to_string())
-                .replace("@POOL@", &POOL.to_string())
-                .replace("@DIRECTORY@", &directory.display().to_string())
-                .replace(
-                    "@USER@",
-                    if rustix::process::geteuid().is_root() {
-                        "user root;"
-                    } else {
-                        ""
-                    },
-                )
-        };
-        let mut command;
+    fn command(self, place: &Place<'_>, programs: &Programs) -> anyhow::Result<Command> {
         match self {
             Peer::Relay => {
-                command = Command::new(std::env::current_exe()?);
-                command.arg("relay").arg(address.to_string());
-                command.args(setup.servers().map(|server| server.to_string()));
+                let mut command = Command::new(std::env::current_exe()?);
+                command.arg("relay");
+                Ok(place.address_all(command))
             }
-            Peer::Waypost(policy) => {
-                let text = fill(include_str!("../peers/waypost.toml"))
-                    .replace("@POLICY@", policy.setting())
-                    .replace(
-                        "@SERVERS@",
-                        &setup.lines(|server| format!("    \"{server}\",")),
-                    )
-                    .replace("@FILE@", &programs.policy.display().to_string())
-                    .replace(
-                        "@ROUTES@",
-                        &setup.hosts(|host| {
-                            format!("[[route]]\nhost = \"{host}\"\nupstream = \"app\"\n")
-                        }),
-                    );
-                // A policy that nobody uses is loaded all the same.
-                let text = match policy {
-                    Policy::Edits => text,
-                    _ => text
-                        .split("# edits only")
-                        .next()
-                        .unwrap_or_default()
-                        .to_owned(),
-                };
-                command = Command::new(&programs.waypost);
-                command.arg("run").arg(write("waypost.toml", text)?);
+            Peer::Waypost(policy) => place.waypost(policy, programs),
+            Peer::Nginx => place.nginx(include_str!("../peers/nginx.conf")),
+            Peer::NginxLua => place.nginx(include_str!("../peers/nginx-lua.conf")),
+            Peer::Haproxy => place.haproxy(None),
+            Peer::HaproxyLua => place.haproxy(Some(include_str!("../peers/haproxy.lua"))),
+            Peer::Envoy => place.envoy(""),
+            Peer::EnvoyWasm => {
+                let module = programs.filter.display().to_string();
+                let filter = include_str!("../peers/envoy-wasm.yaml").replace("@FILE@", &module);
+                place.envoy(filter.trim_end())
             }
-            Peer::Nginx | Peer::NginxLua => {
-                let template = match self {
-                    Peer::Nginx => include_str!("../peers/nginx.conf"),
-                    _ => include_str!("../peers/nginx-lua.conf"),
-                };
-                let text = fill(template)
-                    .replace("@SERVERS@", &setup.lines(|server| format!("        server {server};")))
-                    .replace("@PEERS@", &setup.lines(|server| format!("            {{ \"{}\", {} }},", server.ip(), server.port())))
-                    .replace("@ROUTES@", &setup.hosts(|host| format!("    server {{ listen @LISTEN@; server_name {host}; location / {{ proxy_pass http://app; }} }}")))
-                    .replace("@LISTEN@", &address.to_string());
-                command = Command::new("nginx");
-                command.arg("-e").arg("stderr").arg("-p").arg(directory);
-                command.arg("-c").arg(write("nginx.conf", text)?);
-            }
-            Peer::Haproxy | Peer::HaproxyLua => {
-                let (global, action) = match self {
-                    Peer::HaproxyLua => {
-                        let script =
-                            write("edits.lua", include_str!("../peers/haproxy.lua").to_owned())?;
-                        (
-                            format!("    lua-load-per-thread {}", script.display()),
-                            "    http-request lua.edits",
-                        )
-                    }
-                    _ => (String::new(), ""),
-                };
-                let mut number = 0;
-                let servers = setup.lines(|server| {
-                    number += 1;
-                    format!("    server s{number} {server}")
-                });
-                let text = fill(include_str!("../peers/haproxy.cfg"))
-                    .replace("@LUA@", &global)
-                    .replace("@ACTION@", action)
-                    .replace(
-                        "@ROUTES@",
-                        &setup.hosts(|host| {
-                            format!("    use_backend app if {{ req.hdr(host) {host} }}")
-                        }),
-                    )
-                    .replace("@SERVERS@", &servers);
-                command = Command::new("haproxy");
-                command
-                    .arg("-db")
-                    .arg("-f")
-                    .arg(write("haproxy.cfg", text)?);
-            }
-            Peer::Envoy | Peer::EnvoyWasm => {
-                let filter = match self {
-                    Peer::EnvoyWasm => include_str!("../peers/envoy-wasm.yaml")
-                        .replace("@FILE@", &programs.filter.display().to_string()),
-                    _ => String::new(),
-                };
-                let servers = setup.lines(|server| {
-                    format!(
-                        "        - endpoint: {{ address: {{ socket_address: {{ address: {}, port_value: {} }} }} }}",
-                        server.ip(),
-                        server.port()
-                    )
-                });
-                let text = fill(include_str!("../peers/envoy.yaml"))
-                    .replace("@FILTER@", filter.trim_end())
-                    .replace("@ROUTES@", &setup.hosts(|host| format!("              - {{ name: {host}, domains: [\"{host}\"], routes: [{{ match: {{ prefix: / }}, route: {{ cluster: app }} }}] }}")))
-                    .replace("@SERVERS@", &servers);
-                command = Command::new("envoy");
-                command.args([
-                    "--concurrency",
-                    "1",
-                    "--disable-hot-restart",
-                    "--log-level",
-                    "error",
-                ]);
-                command.arg("-c").arg(write("envoy.yaml", text)?);
-            }
-            Peer::Pingora => {
-                command = Command::new(&programs.pingora);
-                command.arg(address.to_string());
-                command.args(setup.servers().map(|server| server.to_string()));
-            }
+            Peer::Pingora => Ok(place.address_all(Command::new(&programs.pingora))),
         }
-        Ok(command)
     }
 
     /// What this peer says its version is; an error if it is not there.
@@ -332,6 +216,139 @@ impl Policy {
     }
 }
 
+/// Where a proxy is to run.
+struct Place<'a> {
+    setup: &'a Setup,
+    directory: &'a Path,
+    address: SocketAddr,
+}
+
+impl Place<'_> {
+    /// Adds the address to listen at and those of the servers.
+    fn address_all(&self, mut command: Command) -> Command {
+        command.arg(self.address.to_string());
+        command.args(self.setup.servers().map(|server| server.to_string()));
+        command
+    }
+
+    fn waypost(&self, policy: Policy, programs: &Programs) -> anyhow::Result<Command> {
+        let template = include_str!("../peers/waypost.toml");
+        // What is loaded counts, also if nobody uses it.
+        let template = match policy {
+            Policy::Edits => template,
+            _ => template.split("# edits only").next().unwrap_or_default(),
+        };
+        let route = |host| format!("[[route]]\nhost = \"{host}\"\nupstream = \"app\"\n");
+        let text = template
+            .replace("@POLICY@", policy.setting())
+            .replace("@FILE@", &programs.policy.display().to_string())
+            .replace(
+                "@SERVERS@",
+                &self.setup.lines(|server| format!("    \"{server}\",")),
+            )
+            .replace("@ROUTES@", &self.setup.hosts(route));
+        let mut command = Command::new(&programs.waypost);
+        command.arg("run").arg(self.write("waypost.toml", &text)?);
+        Ok(command)
+    }
+
+    fn nginx(&self, template: &str) -> anyhow::Result<Command> {
+        let server = |server| format!("        server {server};");
+        let peer = |server: SocketAddr| {
+            format!("            {{ \"{}\", {} }},", server.ip(), server.port())
+        };
+        let route = |host| {
+            format!(
+                "    server {{ listen @LISTEN@; server_name {host}; \
+                 location / {{ proxy_pass http://app; }} }}"
+            )
+        };
+        // Its worker would be somebody who may not write here.
+        let root = rustix::process::geteuid().is_root();
+        let text = template
+            .replace("@USER@", if root { "user root;" } else { "" })
+            .replace("@SERVERS@", &self.setup.lines(server))
+            .replace("@PEERS@", &self.setup.lines(peer))
+            .replace("@ROUTES@", &self.setup.hosts(route));
+        let mut command = Command::new("nginx");
+        command
+            .arg("-e")
+            .arg("stderr")
+            .arg("-p")
+            .arg(self.directory);
+        command.arg("-c").arg(self.write("nginx.conf", &text)?);
+        Ok(command)
+    }
+
+    fn haproxy(&self, script: Option<&str>) -> anyhow::Result<Command> {
+        let (mut load, mut action) = (String::new(), "");
+        if let Some(script) = script {
+            let script = self.write("edits.lua", script)?;
+            load = format!("    lua-load-per-thread {}", script.display());
+            action = "    http-request lua.edits";
+        }
+        let mut number = 0;
+        let servers = self.setup.lines(|server| {
+            number += 1;
+            format!("    server s{number} {server}")
+        });
+        let route = |host| format!("    use_backend app if {{ req.hdr(host) {host} }}");
+        let text = include_str!("../peers/haproxy.cfg")
+            .replace("@LUA@", &load)
+            .replace("@ACTION@", action)
+            .replace("@ROUTES@", &self.setup.hosts(route))
+            .replace("@SERVERS@", &servers);
+        let mut command = Command::new("haproxy");
+        command
+            .arg("-db")
+            .arg("-f")
+            .arg(self.write("haproxy.cfg", &text)?);
+        Ok(command)
+    }
+
+    fn envoy(&self, filter: &str) -> anyhow::Result<Command> {
+        let server = |server: SocketAddr| {
+            format!(
+                "        - endpoint: {{ address: {{ socket_address: \
+                 {{ address: {}, port_value: {} }} }} }}",
+                server.ip(),
+                server.port()
+            )
+        };
+        let route = |host| {
+            format!(
+                "              - {{ name: {host}, domains: [\"{host}\"], \
+                 routes: [{{ match: {{ prefix: / }}, route: {{ cluster: app }} }}] }}"
+            )
+        };
+        let text = include_str!("../peers/envoy.yaml")
+            .replace("@FILTER@", filter)
+            .replace("@ROUTES@", &self.setup.hosts(route))
+            .replace("@SERVERS@", &self.setup.lines(server));
+        let mut command = Command::new("envoy");
+        command.args([
+            "--concurrency",
+            "1",
+            "--disable-hot-restart",
+            "--log-level",
+            "error",
+        ]);
+        command.arg("-c").arg(self.write("envoy.yaml", &text)?);
+        Ok(command)
+    }
+
+    /// Writes a configuration, with what all of them have filled in.
+    fn write(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+        let text = text
+            .replace("@LISTEN@", &self.address.to_string())
+            .replace("@PORT@", &self.address.port().to_string())
+            .replace("@POOL@", &POOL.to_string());
+        let path = self.directory.join(name);
+        fs::write(&path, text)?;
+        Ok(path)
+    }
+}
+
 impl Setup {
     /// The servers: addresses of the loopback interface, all at the port where the origins listen.
     fn servers(&self) -> impl Iterator<Item = SocketAddr> {
@@ -367,6 +384,7 @@ impl Running {
     /// The end of what it has written.
     pub(crate) fn log(&self) -> String {
         let text = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+        let text = text.replace(&self.directory.path().display().to_string(), "");
         let lines: Vec<&str> = text.lines().rev().take(5).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
@@ -432,9 +450,12 @@ mod tests {
         };
         for (name, peer) in Peer::ALL {
             let directory = TempDir::new().unwrap();
-            let address = SocketAddr::from(([127, 0, 0, 1], 81));
-            peer.command(&setup, &programs, directory.path(), address)
-                .unwrap();
+            let place = Place {
+                setup: &setup,
+                directory: directory.path(),
+                address: SocketAddr::from(([127, 0, 0, 1], 81)),
+            };
+            peer.command(&place, &programs).unwrap();
             for file in fs::read_dir(directory.path()).unwrap() {
                 let text = fs::read_to_string(file.unwrap().path()).unwrap();
                 let gap = text.split('@').skip(1).find(|word| {

@@ -19,6 +19,8 @@ const STRANGERS_MAX: f64 = 0.03;
 const FRESH_MAX: f64 = 0.01;
 /// New connections to servers that the slowest makes in a second, and some.
 const VISITS_PER_SECOND: f64 = 3000.0;
+/// Below this share of the rate, more requests were waiting all the time.
+const KEPT_UP: f64 = 0.97;
 /// How often a round is repeated because something else was going on.
 const REPEATS: usize = 2;
 /// Of the throughput at which the load was at its limit, what it is repeated at.
@@ -165,6 +167,13 @@ impl Case {
             )),
             () if self.traffic.reuse && fresh as f64 > FRESH_MAX * counts.responses as f64 => {
                 Some(format!("{fresh} new connections to the origins"))
+            }
+            () if self
+                .traffic
+                .rate
+                .is_some_and(|rate| sample.responses_per_second < rate * KEPT_UP) =>
+            {
+                Some("could not keep up with the rate".to_owned())
             }
             () if sample.load_cpu_busy > LOAD_BUSY_MAX => Some(format!(
                 "the load was at its limit ({:.0} %)",
