@@ -179,7 +179,7 @@ impl Peer {
             Peer::Waypost(_) => (Command::new(&programs.waypost), "waypost "),
             Peer::Nginx | Peer::NginxLua => (Command::new("nginx"), "nginx/"),
             Peer::Haproxy | Peer::HaproxyLua => (Command::new("haproxy"), "version "),
-            Peer::Envoy | Peer::EnvoyWasm => (Command::new("envoy"), "/"),
+            Peer::Envoy | Peer::EnvoyWasm => (Command::new("envoy"), "version: "),
             Peer::Pingora => (Command::new(&programs.pingora), "pingora "),
         };
         command.arg(match self {
@@ -196,12 +196,7 @@ impl Peer {
             "{:?} --version fails",
             command.get_program()
         );
-        // Envoy's is COMMIT/VERSION/...
-        let after = text.split_once(word).map_or("", |(_, rest)| rest);
-        let end = after
-            .find(|char: char| char.is_whitespace() || char == '/')
-            .unwrap_or(after.len());
-        Ok(after.get(..end).unwrap_or_default().to_owned())
+        Ok(version_after(word, &text).to_owned())
     }
 }
 
@@ -410,6 +405,13 @@ impl Drop for Running {
     }
 }
 
+/// The version that follows a word; Envoy's is COMMIT/VERSION/KIND.
+fn version_after<'a>(word: &str, text: &'a str) -> &'a str {
+    let after = text.split_once(word).map_or("", |(_, rest)| rest);
+    let after = after.split_whitespace().next().unwrap_or_default();
+    after.split('/').nth(1).unwrap_or(after)
+}
+
 /// An address that nobody listens at now.
 fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
@@ -425,6 +427,27 @@ mod tests {
             assert_eq!((Peer::named(name), peer.name()), (Some(peer), name));
         }
         assert_eq!(Peer::named("apache"), None);
+    }
+
+    #[test]
+    fn versions_are_found_in_what_peers_say() {
+        for (word, text, version) in [
+            ("nginx/", "nginx version: nginx/1.22.1\n", "1.22.1"),
+            (
+                "version ",
+                "HAProxy version 2.6.12-1 2025/10/03 - https://haproxy.org/",
+                "2.6.12-1",
+            ),
+            (
+                "version: ",
+                "\n/usr/bin/envoy  version: 9e55/1.40.0/Clean/RELEASE\n",
+                "1.40.0",
+            ),
+            ("waypost ", "waypost 0.1.0\n", "0.1.0"),
+            ("waypost ", "", ""),
+        ] {
+            assert_eq!(version_after(word, text), version);
+        }
     }
 
     #[test]
