@@ -180,7 +180,7 @@ fn refused_settings_say_why() {
     );
     assert_eq!(
         refusal(r#"{"answer":"x"}"#).as_deref(),
-        Some("config: invalid type: string \"x\", expected u16")
+        Some("config.answer: invalid type: string \"x\", expected u16")
     );
 }
 
