@@ -348,6 +348,7 @@ impl Control {
                 count,
                 built,
                 active,
+                pause: self.inner.server.longest_pause(),
                 handed_over: after.0.saturating_sub(before.0),
                 cold: after.1.saturating_sub(before.1),
             };

@@ -347,6 +347,12 @@ impl Shared {
         }
     }
 
+    /// The longest that a shard served nothing while it switched to the snapshot in force.
+    pub(crate) fn longest_pause(&self) -> Duration {
+        let pauses = self.shards.iter().map(|shard| lock(&shard.stats).pause());
+        pauses.max().unwrap_or_default()
+    }
+
     fn order_all(&self, order: impl Fn() -> Order) {
         for shard in &self.shards {
             // A shard that has ended needs no orders.

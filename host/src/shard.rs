@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
@@ -57,6 +57,8 @@ pub(crate) struct ShardStats {
     accepted: AtomicU64,
     /// Of the snapshot that new requests see.
     generation: AtomicU64,
+    /// Nanoseconds that the switch to it took, in which nothing else was served.
+    pause: AtomicU64,
 }
 
 /// What a shard is told to do.
@@ -121,8 +123,11 @@ async fn serve(mut start: Start) -> io::Result<()> {
         tokio::select! {
             changed = start.snapshots.changed() => match changed {
                 Ok(()) => {
+                    let begun = Instant::now();
                     let snapshot = start.snapshots.borrow_and_update().clone();
                     let next = View::succeed(snapshot, &shard.view());
+                    let pause = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                    shard.stats.pause.store(pause, Ordering::Relaxed);
                     shard.stats.generation.store(next.snapshot.generation, Ordering::Release);
                     shard.view.replace(Rc::new(next));
                     start.switched.notify_one();
@@ -349,6 +354,11 @@ impl ShardStats {
     /// The generation of the snapshot that new requests see.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// How long the shard served nothing while it switched to that generation.
+    pub(crate) fn pause(&self) -> Duration {
+        Duration::from_nanos(self.pause.load(Ordering::Relaxed))
     }
 
     /// Connections accepted since the start.

@@ -75,6 +75,9 @@ pub struct SwapStatus {
     /// From the beginning until every shard had it.
     #[serde(rename = "active_seconds", serialize_with = "json::seconds")]
     pub active: Duration,
+    /// The longest that a shard served nothing while it switched.
+    #[serde(rename = "pause_us", serialize_with = "json::micros")]
+    pub pause: Duration,
     /// Instances that took over their predecessor's state, and those that could not.
     pub handed_over: u64,
     pub cold: u64,

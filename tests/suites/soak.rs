@@ -299,7 +299,7 @@ async fn soak(plan: Plan) {
     board.phase.store(SWAPPING, Ordering::Relaxed);
     let (start, before) = (Instant::now(), board.answered.load(Ordering::Relaxed));
     let known = [0, 1].map(|mark| remade(&module, mark));
-    let (mut fresh_times, mut known_times) = (Vec::new(), Vec::new());
+    let (mut fresh_times, mut known_times, mut pauses) = (Vec::new(), Vec::new(), Vec::new());
     let (mut early, mut late) = (Usage::now(), Usage::now());
     for swap in 1..=plan.swaps {
         // Spread over the requests, as far as that is possible.
@@ -313,6 +313,8 @@ async fn soak(plan: Plan) {
         let pushed = Instant::now();
         let report = within("a push", proxy.control().push("guest", code)).await;
         let took = pushed.elapsed();
+        let swap_status = proxy.status().upstreams[0].policy.last_swap.clone();
+        pauses.push(swap_status.expect("a swap").pause);
         assert_eq!(report.expect("a swap").changes.len(), 1);
         match is_fresh {
             true => fresh_times.push(took),
@@ -356,6 +358,8 @@ async fn soak(plan: Plan) {
         let [half, most] = [0.5, 0.99].map(|share| quantile(times, share));
         println!("upload {name}, ms   {half:>13.1} {most:>16.1}");
     }
+    let [half, most] = [0.5, 0.99].map(|share| quantile(&mut pauses, share));
+    println!("pause of a shard, ms{half:>12.3} {most:>16.3}");
     let early_on = format!("after {}", EARLY.min(plan.swaps / 2));
     println!(
         "                  {early_on:>13} {:>16}",

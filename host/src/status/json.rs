@@ -12,6 +12,10 @@ pub(super) fn seconds<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S
     to.serialize_f64(value.as_millis() as f64 / 1e3)
 }
 
+pub(super) fn micros<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64(us(*value))
+}
+
 pub(super) fn optional_us<S: Serializer>(
     value: &Option<Duration>,
     to: S,

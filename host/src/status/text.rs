@@ -127,10 +127,11 @@ fn policy_block(policy: &PolicyStatus) -> String {
 
 fn swap_line(swap: &SwapStatus) -> String {
     format!(
-        "  swaps: {}; the last built in {}, active after {}, state handed over: {}, cold starts: {}\n",
+        "  swaps: {}; the last built in {}, active after {}, longest pause {}, state handed over: {}, cold starts: {}\n",
         swap.count,
         time(swap.built),
         time(swap.active),
+        time(swap.pause),
         swap.handed_over,
         swap.cold
     )
@@ -233,6 +234,7 @@ mod tests {
             count: 3,
             built: Duration::from_millis(81),
             active: Duration::from_millis(95),
+            pause: Duration::from_micros(81),
             handed_over: 4,
             cold: 0,
         };
@@ -308,7 +310,7 @@ upstream files, policy rotation
   backend  address  state  weight  in flight  picks  failures  p50  p99
 
 policy sticky (cookie-hash 1.2.0): 2000 calls, 412 ns each, 2 failures, digest 0123456789ab
-  swaps: 3; the last built in 81.0 ms, active after 95.0 ms, state handed over: 4, cold starts: 0
+  swaps: 3; the last built in 81.0 ms, active after 95.0 ms, longest pause 81.0 us, state handed over: 4, cold starts: 0
   1.2.1 (0a1b) taken out: traps
 policy rotation: the host's own, no plugin
 ";
