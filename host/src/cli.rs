@@ -21,6 +21,7 @@ pub(crate) mod failure;
 pub(crate) mod loaded;
 mod log;
 mod plugin;
+mod plugin_test;
 mod serve;
 pub(crate) mod signals;
 

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::failure::Failure;
+use super::plugin_test;
 use crate::bench::{self, PickCost};
 use crate::config::Policy;
 
@@ -13,6 +14,8 @@ use crate::config::Policy;
 pub(super) enum Command {
     /// Time the picks of policies, for upstreams of 2 to 10,000 backends
     Bench(BenchArguments),
+    /// Hold a policy to the contract and to what it promises
+    Test(plugin_test::Arguments),
 }
 
 #[derive(Args, Debug)]
@@ -38,6 +41,7 @@ pub(super) struct BenchArguments {
 pub(super) fn run(command: &Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Bench(arguments) => bench(arguments),
+        Command::Test(arguments) => plugin_test::run(arguments),
     }
 }
 

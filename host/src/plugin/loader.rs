@@ -204,6 +204,22 @@ impl Plugin {
         })
     }
 
+    /// Whether it has the hook `state`, and whether it has `responses`.
+    pub(crate) fn hooks(&self) -> [bool; 2] {
+        [self.code.state.is_some(), self.code.responses.is_some()]
+    }
+
+    /// What it was loaded for.
+    pub(crate) fn settings(&self) -> &config::Policy {
+        &self.settings
+    }
+
+    /// Whether this JSON is the configuration it was loaded with.
+    pub(crate) fn is_configured_as(&self, json: &str) -> bool {
+        serde_json::from_str(json)
+            .is_ok_and(|config: serde_json::Value| config == self.settings.config)
+    }
+
     /// Tries the policy on an upstream it is meant for: configure, update, some picks. Nothing of it is counted.
     ///
     /// # Errors
@@ -287,9 +303,7 @@ impl Code {
 
     fn describe(&self, settings: &config::Policy) -> Result<About, Problem> {
         let guest = Guest::new(settings, None, Arc::default(), 1);
-        let mut store = Store::new(&self.engine.wasmtime, guest);
-        store.limiter(|guest| &mut guest.limits);
-        deadline::watch(&mut store);
+        let mut store = self.engine.store(guest);
         deadline::arm(&mut store, super::instance::SET_UP_DEADLINE);
         let described = self.instantiate(&mut store).and_then(|exports| {
             exports

@@ -4,18 +4,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use http::{HeaderMap, HeaderValue};
-use wasmtime::{StoreLimits, StoreLimitsBuilder};
 
 use super::bindings::{host, request, response, types, upstream};
 use super::deadline::Deadline;
+use super::limits::Limits;
+use super::stage::{Refused, Stage};
 use super::{Admission, LogLimit};
 use crate::config;
 use crate::headers::{self, EditRefused};
 use crate::policy::{Edit, Exchange, Reply};
 use crate::upstream::{Backend, BackendId, Upstream};
 
-/// Elements of all tables of one instance.
-const TABLE_ELEMENTS_MAX: usize = 20_000;
 /// Edits of one call, and the bytes of their names and values.
 const EDITS_MAX: usize = 64;
 const EDIT_BYTES_MAX: usize = 16 * 1024;
@@ -24,7 +23,7 @@ const LOG_CHARS_MAX: usize = 512;
 
 /// The data of an instance's store.
 pub(super) struct Guest {
-    pub(super) limits: StoreLimits,
+    pub(super) limits: Limits,
     /// What the running call is about. Taken in before a call, taken out after it.
     pub(super) call: Call,
     pub(super) deadline: Deadline,
@@ -59,15 +58,8 @@ impl Guest {
         log_limit: Arc<Mutex<LogLimit>>,
         seed: u64,
     ) -> Guest {
-        let limits = StoreLimitsBuilder::new()
-            .memory_size(settings.limits.memory_max)
-            .table_elements(TABLE_ELEMENTS_MAX)
-            .memories(1)
-            .tables(4)
-            .instances(16)
-            .build();
         Guest {
-            limits,
+            limits: Limits::new(settings.limits.memory_max),
             call: Call::Nothing,
             deadline: Deadline::default(),
             policy: settings.name.clone(),
@@ -109,9 +101,32 @@ impl Guest {
     fn edit(
         &mut self,
         side: Side,
-        edit: Result<Edit, EditRefused>,
+        kind: EditKind,
+        name: &str,
+        value: &[u8],
     ) -> Result<(), types::EditError> {
-        let edit = edit?;
+        let edit = match kind {
+            EditKind::Set => headers::set(name, value),
+            EditKind::Append => headers::append(name, value),
+            EditKind::Remove => headers::remove(name),
+        };
+        let added = edit
+            .map_err(types::EditError::from)
+            .and_then(|edit| self.add(side, edit));
+        if added.is_err()
+            && let Some(stage) = self.stage()
+        {
+            stage.notes().refused.push(Refused {
+                side,
+                kind,
+                name: name.to_owned(),
+                value: value.to_vec(),
+            });
+        }
+        added
+    }
+
+    fn add(&mut self, side: Side, edit: Edit) -> Result<(), types::EditError> {
         let bytes = match &edit {
             Edit::Set(name, value) | Edit::Append(name, value) => name.as_str().len() + value.len(),
             Edit::Remove(name) => name.as_str().len(),
@@ -132,7 +147,15 @@ impl Guest {
         Ok(())
     }
 
+    /// Who stands in for the clock, chance and the log, where somebody does.
+    fn stage(&self) -> Option<&Stage> {
+        self.upstream.as_ref()?.stage.as_deref()
+    }
+
     fn numbers(&self, number: impl Fn(&Backend) -> u32) -> Vec<u32> {
+        if let Some(stage) = self.stage() {
+            stage.notes().asked_live = true;
+        }
         self.upstream
             .iter()
             .flat_map(|upstream| &upstream.backends)
@@ -141,6 +164,9 @@ impl Guest {
     }
 
     fn number(&self, id: u64, number: impl Fn(&Backend) -> u32) -> u32 {
+        if let Some(stage) = self.stage() {
+            stage.notes().asked_live = true;
+        }
         self.upstream
             .as_ref()
             .and_then(|upstream| upstream.backend(BackendId(id)))
@@ -148,10 +174,19 @@ impl Guest {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Side {
+/// Which of the two heads an edit is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Side {
     Request,
     Response,
+}
+
+/// What an edit does with a field.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum EditKind {
+    Set,
+    Append,
+    Remove,
 }
 
 /// A guest's words as one line of bounded length, without control characters.
@@ -225,6 +260,9 @@ impl request::Host for Guest {
     }
 
     fn header(&mut self, name: String) -> Option<Vec<u8>> {
+        if let Some(stage) = self.stage() {
+            stage.notes().fields.push(name.to_ascii_lowercase());
+        }
         first_line(&self.exchange()?.headers, &name)
     }
 
@@ -247,15 +285,15 @@ impl request::Host for Guest {
     }
 
     fn set_header(&mut self, name: String, value: Vec<u8>) -> Result<(), types::EditError> {
-        self.edit(Side::Request, headers::set(&name, &value))
+        self.edit(Side::Request, EditKind::Set, &name, &value)
     }
 
     fn append_header(&mut self, name: String, value: Vec<u8>) -> Result<(), types::EditError> {
-        self.edit(Side::Request, headers::append(&name, &value))
+        self.edit(Side::Request, EditKind::Append, &name, &value)
     }
 
     fn remove_header(&mut self, name: String) -> Result<(), types::EditError> {
-        self.edit(Side::Request, headers::remove(&name))
+        self.edit(Side::Request, EditKind::Remove, &name, &[])
     }
 }
 
@@ -277,15 +315,15 @@ impl response::Host for Guest {
     }
 
     fn set_header(&mut self, name: String, value: Vec<u8>) -> Result<(), types::EditError> {
-        self.edit(Side::Response, headers::set(&name, &value))
+        self.edit(Side::Response, EditKind::Set, &name, &value)
     }
 
     fn append_header(&mut self, name: String, value: Vec<u8>) -> Result<(), types::EditError> {
-        self.edit(Side::Response, headers::append(&name, &value))
+        self.edit(Side::Response, EditKind::Append, &name, &value)
     }
 
     fn remove_header(&mut self, name: String) -> Result<(), types::EditError> {
-        self.edit(Side::Response, headers::remove(&name))
+        self.edit(Side::Response, EditKind::Remove, &name, &[])
     }
 }
 
@@ -324,6 +362,10 @@ impl host::Host for Guest {
                 return;
             }
         }
+        if let Some(stage) = self.stage() {
+            stage.notes().log.push((level, one_line(&message)));
+            return;
+        }
         if self
             .upstream
             .as_ref()
@@ -357,11 +399,17 @@ impl host::Host for Guest {
     }
 
     fn now(&mut self) -> u64 {
+        if let Some(stage) = self.stage() {
+            return stage.now();
+        }
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// xorshift64* (Vigna 2016): small, fast, and good enough to spread load; nothing secret depends on it.
     fn random(&mut self) -> u64 {
+        if let Some(stage) = self.stage() {
+            return stage.random();
+        }
         self.random ^= self.random >> 12;
         self.random ^= self.random << 25;
         self.random ^= self.random >> 27;

@@ -74,7 +74,8 @@ impl Default for Options {
 }
 
 impl Options {
-    fn takes(&self, case: &Case) -> bool {
+    /// Whether it is one of the cases that are asked for.
+    pub fn takes(&self, case: &Case) -> bool {
         self.only
             .as_deref()
             .is_none_or(|only| case.id == only || case.family() == only)

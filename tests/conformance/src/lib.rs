@@ -2,6 +2,7 @@
 
 mod balanced;
 mod case;
+pub mod certificate;
 mod consistent;
 mod law;
 mod least_loaded;
