@@ -4,6 +4,7 @@ mod balanced;
 mod case;
 pub mod certificate;
 mod consistent;
+mod key;
 mod law;
 mod least_loaded;
 mod limits;
