@@ -75,6 +75,9 @@ impl Policy for LeastConn {
 
 export_policy!(LeastConn);
 
+#[cfg(test)]
+waypost_conformance::conforms!(LeastConn);
+
 /// The position of the lowest load where all weights above 0 are the same; among several, the one whose turn it is.
 ///
 /// What [`least`] would find, for the common case and in two thirds of the time: no branches, and nothing to multiply.
@@ -82,7 +85,13 @@ fn least_of_even(loads: &[u32], weights: &[u32]) -> Option<usize> {
     const CLOSED: u32 = u32::MAX;
     let all = || {
         let pairs = loads.iter().zip(weights);
-        pairs.map(|(&load, &weight)| if weight == 0 { CLOSED } else { load })
+        pairs.map(|(&load, &weight)| {
+            if weight == 0 {
+                CLOSED
+            } else {
+                load.min(CLOSED - 1)
+            }
+        })
     };
     let (mut least, mut count) = (CLOSED, 0_u32);
     for load in all() {

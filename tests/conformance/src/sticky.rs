@@ -132,7 +132,8 @@ fn still_there(
 fn same_backend(trial: &mut Trial<'_>) -> Verdict {
     let loads: Vec<u32> = (0..200).map(|_| trial.random.below(30) as u32).collect();
     let what = "5 backends whose loads change; 12 requests each";
-    clients(trial, 25, what, |key, count| {
+    // No whole number of rounds: who takes turns must not look like who remembers.
+    clients(trial, 23, what, |key, count| {
         let mut play = trial.play(SHARDS)?;
         play.set(&fleet(5));
         let mut settled = settled(&mut play, key, count)?;
@@ -157,6 +158,10 @@ fn moves_only_when_it_must(trial: &mut Trial<'_>) -> Verdict {
         for number in 0..count {
             let mut play = trial.play(SHARDS)?;
             play.set(&fleet(6));
+            // Not each of them is the first that comes.
+            for other in 0..number % 6 {
+                Browser::new(key, 1_000 + other as u64).send(&mut play, other)?;
+            }
             let mut browser = Browser::new(key, number as u64);
             let picked = browser.send(&mut play, 0)?;
             let home = place(&play, &picked)?;
@@ -244,7 +249,7 @@ fn spreads(trial: &mut Trial<'_>) -> Verdict {
 
 fn survives_swap(trial: &mut Trial<'_>) -> Verdict {
     let what = "5 backends; between two requests every shard gets a new instance";
-    clients(trial, 20, what, |key, count| {
+    clients(trial, 17, what, |key, count| {
         let mut play = trial.play(SHARDS)?;
         play.set(&fleet(5));
         let mut settled = settled(&mut play, key, count)?;
