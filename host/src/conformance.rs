@@ -135,7 +135,7 @@ impl Bench {
         }
     }
 
-    fn instance(&mut self, config: &str) -> Result<Instance, Broken> {
+    fn instance(&self, config: &str) -> Result<Instance, Broken> {
         if !self.plugin.is_configured_as(config) {
             let reason = "it was loaded with other settings than it is tested with";
             return Err(Broken::Settings(reason.to_owned()));

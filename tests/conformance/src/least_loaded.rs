@@ -68,11 +68,9 @@ fn minimal(trial: &mut Trial<'_>) -> Verdict {
     for _ in 0..15 {
         let mut script = Mix::ORDINARY.script(&mut trial.random);
         // Loads that are close to one another say more than those of ordinary traffic.
-        for at in 1..script.len() {
-            if at % 3 == 0 {
-                let name = trial.random.below(8) as u16;
-                script[at] = Step::Load(name, trial.random.below(12) as u32);
-            }
+        for step in script.iter_mut().skip(3).step_by(3) {
+            let name = trial.random.below(8) as u16;
+            *step = Step::Load(name, trial.random.below(12) as u32);
         }
         let rule = || -> Box<Rule<'_>> { Box::new(least) };
         let verdict = trial.follow(script, Mix::ORDINARY.shards, Breaking::Elsewhere, rule);
@@ -144,6 +142,7 @@ fn nowhere(picked: &Picked) -> Trouble {
     ))
 }
 
+#[expect(clippy::ptr_arg, reason = "what is shrunk is a `Vec`")]
 fn show_fleet(specs: &Vec<Spec>) -> Vec<String> {
     vec![Step::Set(specs.clone()).to_string()]
 }

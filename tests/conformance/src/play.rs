@@ -495,10 +495,10 @@ impl<'s> Play<'s> {
 fn backend(id: BackendId, name: String, spec: Spec) -> Backend {
     let mut labels = vec![(
         "zone".to_owned(),
-        if spec.name % 2 == 0 { "a" } else { "b" }.to_owned(),
+        if spec.name & 1 == 0 { "a" } else { "b" }.to_owned(),
     )];
     // What release policies look for.
-    if spec.name % 4 == 3 {
+    if spec.name & 3 == 3 {
         labels.push(("canary".to_owned(), "true".to_owned()));
     }
     Backend {

@@ -33,6 +33,7 @@ pub(crate) fn smallest<T: Clone>(
 }
 
 /// Scripts that are smaller in one way: without a stretch of steps, or with a simpler step.
+#[expect(clippy::ptr_arg, reason = "what is shrunk is a `Vec`")]
 pub(crate) fn script(script: &Vec<Step>) -> Vec<Vec<Step>> {
     let mut found = shorter(script);
     for (at, step) in script.iter().enumerate() {

@@ -225,9 +225,8 @@ fn settles_elsewhere(trial: &mut Trial<'_>) -> Verdict {
 fn spreads(trial: &mut Trial<'_>) -> Verdict {
     let key = Key::discover(trial);
     let check = |(): &()| {
-        let key = match &key {
-            Ok(key) => key,
-            Err(_) => return Err(Trouble::Unclear("what it goes by was not found".into())),
+        let Ok(key) = &key else {
+            return Err(Trouble::Unclear("what it goes by was not found".into()));
         };
         let mut play = trial.play(SHARDS)?;
         play.set(&fleet(4));

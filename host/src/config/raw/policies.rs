@@ -110,6 +110,9 @@ fn policy(name: &str, mut fields: Fields<'_>, directory: &Path) -> Policy {
         policy_file(value, directory)
     });
     let sha256 = fields.optional("sha256", sha256);
+    let certificate = fields.optional("require_certificate", |value| {
+        certificate_file(value, directory)
+    });
     let config = fields
         .take("config")
         .map(|value| policy_config(value, fields.mistakes));
@@ -132,6 +135,7 @@ fn policy(name: &str, mut fields: Fields<'_>, directory: &Path) -> Policy {
         name: name.to_owned(),
         source: PolicySource::File(file.unwrap_or_default()),
         sha256,
+        certificate,
         config: config
             .flatten()
             .unwrap_or_else(|| Json::Object(serde_json::Map::new())),
@@ -174,6 +178,15 @@ fn policy_file(value: &Value<'_>, directory: &Path) -> Result<PathBuf, Complaint
         return Err(Complaint::new("is not the path of a file")
             .label("this is a URL")
             .help("download the file and write where it is"));
+    }
+    Ok(directory.join(file))
+}
+
+fn certificate_file(value: &Value<'_>, directory: &Path) -> Result<PathBuf, Complaint> {
+    let file = string(value)?;
+    if file.is_empty() || file.contains('\0') {
+        return Err(Complaint::new("is not the path of a file")
+            .help("`waypost plugin test POLICY --certificate FILE` writes one"));
     }
     Ok(directory.join(file))
 }
