@@ -37,6 +37,7 @@ mod balanced;
 mod case;
 pub mod certificate;
 mod consistent;
+pub mod host;
 mod key;
 mod law;
 mod least_loaded;
