@@ -186,6 +186,8 @@ pub struct Policy {
     pub source: PolicySource,
     /// What its bytes must hash to, in lower-case hex; whatever they are where there is none.
     pub sha256: Option<String>,
+    /// The certificate without which it is not run.
+    pub certificate: Option<PathBuf>,
     /// What `configure` gets; an empty object where there is no `config` table.
     pub config: serde_json::Value,
     /// What it may use.
@@ -478,6 +480,7 @@ impl Policy {
             name: name.to_owned(),
             source,
             sha256: None,
+            certificate: None,
             config,
             limits: PolicyLimits::default(),
             on_failure: OnFailure::default(),

@@ -20,6 +20,7 @@ pub mod admin;
 pub mod bench;
 pub mod cli;
 pub mod config;
+pub mod conformance;
 pub mod control;
 pub mod inspect;
 pub mod server;

@@ -21,14 +21,18 @@ mod limits;
 mod loader;
 mod precompiled;
 mod quarantine;
+mod stage;
 mod state;
 
 pub(crate) use self::advice::doubts;
 pub(crate) use self::anatomy::Anatomy;
 pub(crate) use self::aside::is_loading;
+pub(crate) use self::bindings::host::Level;
 pub(crate) use self::engine::Engine;
 pub(crate) use self::instance::Instance;
 pub(crate) use self::loader::{LoadError, VERSION as CONTRACT_VERSION, digest};
+pub(crate) use self::stage::{Refused, Stage};
+pub(crate) use self::state::{EditKind, Side};
 
 use crate::policy::CallTimer;
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::config::{self, ServerState};
+use crate::plugin::Stage;
 
 pub(crate) mod connect;
 pub(crate) mod health;
@@ -47,6 +48,8 @@ pub(crate) struct Upstream {
     pub(crate) shared: Arc<Shared>,
     /// Only a policy's trial: no request ever gets here.
     pub(crate) is_rehearsal: bool,
+    /// Only the conformance suite's.
+    pub(crate) stage: Option<Arc<Stage>>,
 }
 
 /// What outlives a change of the configuration.
@@ -161,6 +164,7 @@ impl Upstream {
             by_id,
             shared,
             is_rehearsal: false,
+            stage: None,
         }
     }
 
@@ -178,6 +182,14 @@ impl Upstream {
                 self.settings.clone(),
                 self.backends.iter().map(copy).collect(),
             )
+        }
+    }
+
+    /// The same, where somebody else makes up the time and what is random.
+    pub(crate) fn on(self, stage: Arc<Stage>) -> Upstream {
+        Upstream {
+            stage: Some(stage),
+            ..self
         }
     }
 
@@ -271,6 +283,11 @@ impl Shared {
         self.membership.fetch_add(1, Ordering::Release);
     }
 
+    /// Sets the number of the next pick, for those who make up what happens.
+    pub(crate) fn set_ticket(&self, ticket: u64) {
+        self.tickets.store(ticket, Ordering::Relaxed);
+    }
+
     /// Numbers a pick.
     pub(crate) fn draw_ticket(&self) -> u64 {
         self.tickets.fetch_add(1, Ordering::Relaxed)
@@ -345,6 +362,11 @@ impl Live {
 
     pub(crate) fn note_failure(&self) {
         self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Sets how many requests are under way, for those who make up what happens.
+    pub(crate) fn set_in_flight(&self, requests: u32) {
+        self.in_flight.store(requests, Ordering::Relaxed);
     }
 
     pub(crate) fn begin(&self) {

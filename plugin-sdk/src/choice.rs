@@ -113,7 +113,13 @@ fn least_of_even(loads: &[u32], weights: &[u32], turn: impl FnOnce() -> u64) -> 
     const CLOSED: u32 = u32::MAX;
     let all = || {
         let pairs = loads.iter().zip(weights);
-        pairs.map(|(&load, &weight)| if weight == 0 { CLOSED } else { load })
+        pairs.map(|(&load, &weight)| {
+            if weight == 0 {
+                CLOSED
+            } else {
+                load.min(CLOSED - 1)
+            }
+        })
     };
     let (mut least, mut count) = (CLOSED, 0_u32);
     for load in all() {

@@ -118,6 +118,8 @@ mod simulated;
 #[cfg(not(target_arch = "wasm32"))]
 use simulated as abi;
 #[cfg(not(target_arch = "wasm32"))]
+pub mod simulation;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 
 pub use backends::{Backend, BackendId, BackendState, Backends};

@@ -5,6 +5,7 @@ use std::{cell::RefCell, rc::Rc};
 use crate::{
     COUNTER_SLOTS, FieldName,
     request::{Edit, Head},
+    simulation::Asked,
     testing::{HeaderEdit, LogLine},
 };
 
@@ -64,7 +65,9 @@ pub(crate) struct Call {
     pub(crate) status: u16,
     pub(crate) response: Fields,
     pub(crate) edits: Vec<HeaderEdit>,
+    pub(crate) refused: Vec<HeaderEdit>,
     pub(crate) log: Vec<LogLine>,
+    pub(crate) asked: Asked,
 }
 
 /// Why an edit was refused.
@@ -103,6 +106,7 @@ fn upstream<R>(f: impl FnOnce(&mut Upstream) -> R) -> R {
 }
 
 fn of(id: u64, value: impl Fn(&Live) -> u32) -> u32 {
+    call(|call| call.asked.live = true);
     upstream(|upstream| {
         upstream
             .live
@@ -113,6 +117,7 @@ fn of(id: u64, value: impl Fn(&Live) -> u32) -> u32 {
 }
 
 fn all(value: impl Fn(&Live) -> u32) -> Vec<u32> {
+    call(|call| call.asked.live = true);
     upstream(|upstream| upstream.live.iter().map(value).collect())
 }
 
@@ -147,7 +152,12 @@ pub(crate) fn status() -> u16 {
 }
 
 pub(crate) fn header(head: Head, name: &str) -> Option<Vec<u8>> {
-    call(|call| find(call.fields(head), name).cloned())
+    call(|call| {
+        if head == Head::Request {
+            call.asked.fields.push(name.to_ascii_lowercase());
+        }
+        find(call.fields(head), name).cloned()
+    })
 }
 
 pub(crate) fn headers(head: Head) -> Fields {
@@ -155,6 +165,21 @@ pub(crate) fn headers(head: Head) -> Fields {
 }
 
 pub(crate) fn edit(head: Head, edit: Edit, name: &str, value: &[u8]) -> Result<(), Refusal> {
+    let checked = check(head, edit, name, value);
+    if checked.is_err() {
+        let (name, value) = (name.to_ascii_lowercase(), value.to_vec());
+        let refused = HeaderEdit {
+            head,
+            edit,
+            name,
+            value,
+        };
+        call(|call| call.refused.push(refused));
+    }
+    checked
+}
+
+fn check(head: Head, edit: Edit, name: &str, value: &[u8]) -> Result<(), Refusal> {
     let name = name.to_ascii_lowercase();
     let Ok(field) = FieldName::try_from(name.clone()) else {
         return Err(Refusal::InvalidName);
@@ -221,11 +246,13 @@ pub(crate) fn log(level: Level, message: &str) {
 }
 
 pub(crate) fn now() -> u64 {
+    call(|call| call.asked.clock = true);
     upstream(|upstream| upstream.now_ns)
 }
 
 /// SplitMix64: a few lines, and any seed will do.
 pub(crate) fn random() -> u64 {
+    call(|call| call.asked.random = true);
     upstream(|upstream| {
         upstream.random = upstream.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = upstream.random;

@@ -329,11 +329,7 @@ impl<P: Policy> Harness<P> {
     pub fn respond(&mut self, name: &str, response: &TestResponse) -> Responded {
         self.update(false);
         let id = self.id(name);
-        let call = Call {
-            status: response.status,
-            response: response.headers.clone(),
-            ..Call::default()
-        };
+        let call = response.call();
         let runner = &mut self.runner;
         let ((), call) = simulated::enter(&self.shared.upstream, call, || runner.respond(id));
         Responded {
@@ -546,11 +542,11 @@ impl TestRequest {
         self
     }
 
-    fn attempt(&self) -> u32 {
+    pub(crate) fn attempt(&self) -> u32 {
         u32::try_from(self.tried.len()).unwrap_or(u32::MAX)
     }
 
-    fn call(&self) -> Call {
+    pub(crate) fn call(&self) -> Call {
         Call {
             method: self.method.clone(),
             scheme: self.scheme.clone(),
@@ -586,6 +582,14 @@ impl TestResponse {
         self.headers
             .push((name.to_ascii_lowercase(), value.as_ref().to_vec()));
         self
+    }
+
+    pub(crate) fn call(&self) -> Call {
+        Call {
+            status: self.status,
+            response: self.headers.clone(),
+            ..Call::default()
+        }
     }
 }
 

@@ -6,10 +6,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use wasmtime::component::{Component, HasSelf, Linker};
-use wasmtime::{Config, Inlining, OptLevel};
+use wasmtime::{Config, Inlining, OptLevel, Store};
 
 use super::bindings::Policy;
 use super::cache::{Cache, Key};
+use super::deadline;
 use super::precompiled::MachineCode;
 use super::state::Guest;
 use crate::config;
@@ -27,6 +28,7 @@ pub(crate) struct Engine {
     pub(super) linker: Arc<Linker<Guest>>,
     cache: Option<Arc<Cache>>,
     compiling: Arc<Mutex<()>>,
+    metered: bool,
     _ticker: Arc<Ticker>,
 }
 
@@ -34,10 +36,24 @@ impl Engine {
     /// # Errors
     /// Where this machine cannot run wasmtime, or no thread can be started.
     pub(crate) fn new() -> anyhow::Result<Engine> {
+        Engine::with(config(), false)
+    }
+
+    /// An engine that counts instructions, which makes them dearer.
+    ///
+    /// # Errors
+    /// As those of [`Engine::new`].
+    pub(crate) fn metered() -> anyhow::Result<Engine> {
+        let mut config = config();
+        config.consume_fuel(true);
+        Engine::with(config, true)
+    }
+
+    fn with(config: Config, metered: bool) -> anyhow::Result<Engine> {
         // wasmtime has an error type of its own, which does not leave this module.
         let broken =
             |error: wasmtime::Error| anyhow::anyhow!("cannot run WebAssembly here: {error:#}");
-        let engine = wasmtime::Engine::new(&config()).map_err(broken)?;
+        let engine = wasmtime::Engine::new(&config).map_err(broken)?;
         let mut linker = Linker::new(&engine);
         Policy::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest).map_err(broken)?;
         let ticker = Ticker::start(engine.clone())?;
@@ -46,6 +62,7 @@ impl Engine {
             linker: Arc::new(linker),
             cache: None,
             compiling: Arc::default(),
+            metered,
             _ticker: Arc::new(ticker),
         })
     }
@@ -70,6 +87,18 @@ impl Engine {
         if let Some(cache) = &self.cache {
             cache.store(Key::new(&self.wasmtime, digest), code.bytes());
         }
+    }
+
+    /// Where an instance lives: within its limits, watched, and with all the fuel there is where that is counted.
+    pub(super) fn store(&self, guest: Guest) -> Store<Guest> {
+        let mut store = Store::new(&self.wasmtime, guest);
+        store.limiter(|guest| &mut guest.limits);
+        deadline::watch(&mut store);
+        if self.metered {
+            // Fails only where fuel is not counted.
+            let _ = store.set_fuel(u64::MAX);
+        }
+        store
     }
 
     /// Waits until nobody else compiles.

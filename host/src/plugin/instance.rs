@@ -42,9 +42,7 @@ impl Instance {
             plugin.log_limit.clone(),
             seed,
         );
-        let mut store = Store::new(&plugin.code.engine.wasmtime, guest);
-        store.limiter(|guest| &mut guest.limits);
-        deadline::watch(&mut store);
+        let mut store = plugin.code.engine.store(guest);
         deadline::arm(&mut store, SET_UP_DEADLINE);
         let exports = plugin
             .code
@@ -65,6 +63,11 @@ impl Instance {
             up: Vec::new(),
             counted,
         })
+    }
+
+    /// What is left of its fuel; `None` where that is not counted.
+    pub(crate) fn fuel(&self) -> Option<u64> {
+        self.store.get_fuel().ok()
     }
 
     /// Bytes of linear memory that it has by now.

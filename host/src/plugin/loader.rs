@@ -11,6 +11,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, InstancePre};
 use wasmtime::{Module, Store};
+use waypost_conformance::certificate::Certificate;
 use wit_component::ComponentEncoder;
 
 use super::bindings::{
@@ -138,6 +139,7 @@ impl Plugin {
             let bytes = read(&source, pushed)?;
             let digest = digest(&bytes);
             check_pin(settings, &digest)?;
+            check_certificate(settings, &digest)?;
             match previous.filter(|previous| previous.is_same(settings, &digest)) {
                 Some(previous) => Ok(previous.clone()),
                 None => Plugin::from_bytes(engine, settings, source.clone(), &bytes).map(Arc::new),
@@ -169,6 +171,7 @@ impl Plugin {
         let mine = &self.settings;
         mine.source == settings.source
             && mine.sha256 == settings.sha256
+            && mine.certificate == settings.certificate
             && self.is_same(settings, &self.digest)
     }
 
@@ -213,6 +216,22 @@ impl Plugin {
             settings: settings.clone(),
             config,
         })
+    }
+
+    /// Whether it has the hook `state`, and whether it has `responses`.
+    pub(crate) fn hooks(&self) -> [bool; 2] {
+        [self.code.state.is_some(), self.code.responses.is_some()]
+    }
+
+    /// What it was loaded for.
+    pub(crate) fn settings(&self) -> &config::Policy {
+        &self.settings
+    }
+
+    /// Whether this JSON is the configuration it was loaded with.
+    pub(crate) fn is_configured_as(&self, json: &str) -> bool {
+        serde_json::from_str(json)
+            .is_ok_and(|config: serde_json::Value| config == self.settings.config)
     }
 
     /// Tries the policy on an upstream it is meant for: configure, update, some picks. Nothing of it is counted.
@@ -311,9 +330,7 @@ impl Code {
 
     fn describe(&self, settings: &config::Policy) -> Result<About, Problem> {
         let guest = Guest::new(settings, None, Arc::default(), 1);
-        let mut store = Store::new(&self.engine.wasmtime, guest);
-        store.limiter(|guest| &mut guest.limits);
-        deadline::watch(&mut store);
+        let mut store = self.engine.store(guest);
         deadline::arm(&mut store, super::instance::SET_UP_DEADLINE);
         let described = self.instantiate(&mut store).and_then(|exports| {
             exports
@@ -352,6 +369,31 @@ fn check_pin(settings: &config::Policy, digest: &str) -> Result<(), Problem> {
         )),
         Some(_) | None => Ok(()),
     }
+}
+
+/// Sees to it that there is a certificate for these bytes, where one is demanded.
+fn check_certificate(settings: &config::Policy, digest: &str) -> Result<(), Problem> {
+    /// Far more than any has.
+    const BYTES_MAX: u64 = 1024 * 1024;
+    const REMEDY: &str = "test the policy, and have a certificate written: waypost plugin test FILE --certificate CERTIFICATE";
+    let Some(file) = &settings.certificate else {
+        return Ok(());
+    };
+    let name = file.display();
+    let mut text = String::new();
+    File::open(file)
+        .and_then(|opened| opened.take(BYTES_MAX).read_to_string(&mut text))
+        .map_err(|error| {
+            Problem::new(
+                format!("its certificate {name} cannot be read: {error}"),
+                REMEDY,
+            )
+        })?;
+    let certificate = Certificate::from_json(&text)
+        .map_err(|error| Problem::new(format!("{name} is no certificate: {error}"), REMEDY))?;
+    certificate
+        .vouches_for(digest)
+        .map_err(|reason| Problem::new(format!("its certificate {name} {reason}"), REMEDY))
 }
 
 /// What names a policy's bytes: their SHA-256, in hex.

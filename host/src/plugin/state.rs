@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::bindings::{host, request, response, types, upstream};
 use super::deadline::Deadline;
 use super::limits::Limits;
+use super::stage::{Refused, Stage};
 use super::{Admission, LogLimit};
 use crate::config;
 use crate::headers::{self, EditRefused};
@@ -95,9 +96,32 @@ impl Guest {
     fn edit(
         &mut self,
         side: Side,
-        edit: Result<Edit, EditRefused>,
+        kind: EditKind,
+        name: &str,
+        value: &[u8],
     ) -> Result<(), types::EditError> {
-        let edit = edit?;
+        let edit = match kind {
+            EditKind::Set => headers::set(name, value),
+            EditKind::Append => headers::append(name, value),
+            EditKind::Remove => headers::remove(name),
+        };
+        let added = edit
+            .map_err(types::EditError::from)
+            .and_then(|edit| self.add(side, edit));
+        if added.is_err()
+            && let Some(stage) = self.stage()
+        {
+            stage.notes().refused.push(Refused {
+                side,
+                kind,
+                name: name.to_owned(),
+                value: value.to_vec(),
+            });
+        }
+        added
+    }
+
+    fn add(&mut self, side: Side, edit: Edit) -> Result<(), types::EditError> {
         let bytes = match &edit {
             Edit::Set(name, value) | Edit::Append(name, value) => name.as_str().len() + value.len(),
             Edit::Remove(name) => name.as_str().len(),
@@ -118,7 +142,15 @@ impl Guest {
         Ok(())
     }
 
+    /// Who stands in for the clock, chance and the log, where somebody does.
+    fn stage(&self) -> Option<&Stage> {
+        self.upstream.as_ref()?.stage.as_deref()
+    }
+
     fn numbers(&self, number: impl Fn(&Backend) -> u32) -> Vec<u32> {
+        if let Some(stage) = self.stage() {
+            stage.notes().asked_live = true;
+        }
         self.upstream
             .iter()
             .flat_map(|upstream| &upstream.backends)
@@ -127,6 +159,9 @@ impl Guest {
     }
 
     fn number(&self, id: u64, number: impl Fn(&Backend) -> u32) -> u32 {
+        if let Some(stage) = self.stage() {
+            stage.notes().asked_live = true;
+        }
         self.upstream
             .as_ref()
             .and_then(|upstream| upstream.backend(BackendId(id)))
@@ -134,10 +169,19 @@ impl Guest {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Side {
+/// Which of the two heads an edit is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Side {
     Request,
     Response,
+}
+
+/// What an edit does with a field.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum EditKind {
+    Set,
+    Append,
+    Remove,
 }
 
 /// A guest's words as one line of bounded length, without control characters.
@@ -208,6 +252,9 @@ impl request::Host for Guest {
     }
 
     fn header(&mut self, name: String) -> Option<Vec<u8>> {
+        if let Some(stage) = self.stage() {
+            stage.notes().fields.push(name.to_ascii_lowercase());
+        }
         first_line(&self.exchange()?.fields, &name)
     }
 
@@ -230,15 +277,15 @@ impl request::Host for Guest {
     }
 
     fn set_header(&mut self, name: String, value: Vec<u8>) -> Result<(), types::EditError> {
-        self.edit(Side::Request, headers::set(&name, &value))
+        self.edit(Side::Request, EditKind::Set, &name, &value)
     }
 
     fn append_header(&mut self, name: String, value: Vec<u8>) -> Result<(), types::EditError> {
-        self.edit(Side::Request, headers::append(&name, &value))
+        self.edit(Side::Request, EditKind::Append, &name, &value)
     }
 
     fn remove_header(&mut self, name: String) -> Result<(), types::EditError> {
-        self.edit(Side::Request, headers::remove(&name))
+        self.edit(Side::Request, EditKind::Remove, &name, &[])
     }
 }
 
@@ -260,15 +307,15 @@ impl response::Host for Guest {
     }
 
     fn set_header(&mut self, name: String, value: Vec<u8>) -> Result<(), types::EditError> {
-        self.edit(Side::Response, headers::set(&name, &value))
+        self.edit(Side::Response, EditKind::Set, &name, &value)
     }
 
     fn append_header(&mut self, name: String, value: Vec<u8>) -> Result<(), types::EditError> {
-        self.edit(Side::Response, headers::append(&name, &value))
+        self.edit(Side::Response, EditKind::Append, &name, &value)
     }
 
     fn remove_header(&mut self, name: String) -> Result<(), types::EditError> {
-        self.edit(Side::Response, headers::remove(&name))
+        self.edit(Side::Response, EditKind::Remove, &name, &[])
     }
 }
 
@@ -307,6 +354,10 @@ impl host::Host for Guest {
                 return;
             }
         }
+        if let Some(stage) = self.stage() {
+            stage.notes().log.push((level, one_line(&message)));
+            return;
+        }
         if self
             .upstream
             .as_ref()
@@ -340,11 +391,17 @@ impl host::Host for Guest {
     }
 
     fn now(&mut self) -> u64 {
+        if let Some(stage) = self.stage() {
+            return stage.now();
+        }
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// xorshift64* (Vigna 2016): small, fast, and good enough to spread load; nothing secret depends on it.
     fn random(&mut self) -> u64 {
+        if let Some(stage) = self.stage() {
+            return stage.random();
+        }
         self.random ^= self.random >> 12;
         self.random ^= self.random << 25;
         self.random ^= self.random >> 27;

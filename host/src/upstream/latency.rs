@@ -59,6 +59,12 @@ impl Latency {
         );
     }
 
+    /// Sets both averages, for those who make up what happens.
+    pub(crate) fn set(&self, average_us: u32, error_ppm: u32) {
+        self.average_us.store(average_us, Ordering::Relaxed);
+        self.error_ppm.store(error_ppm, Ordering::Relaxed);
+    }
+
     /// Moving average in microseconds; 0 before the first response.
     pub(crate) fn average_us(&self) -> u32 {
         self.average_us.load(Ordering::Relaxed)

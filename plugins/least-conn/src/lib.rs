@@ -37,6 +37,9 @@ impl Policy for LeastConn {
 export_policy!(LeastConn);
 
 #[cfg(test)]
+waypost_conformance::conforms!(LeastConn);
+
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 

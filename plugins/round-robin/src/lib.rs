@@ -64,6 +64,9 @@ impl Policy for RoundRobin {
 
 export_policy!(RoundRobin);
 
+#[cfg(test)]
+waypost_conformance::conforms!(RoundRobin);
+
 impl RoundRobin {
     fn period(&self) -> u64 {
         let turns = if self.schedule.is_empty() {

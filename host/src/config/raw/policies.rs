@@ -108,6 +108,9 @@ fn is_built_in(name: &str) -> bool {
 fn policy(name: &str, mut fields: Fields<'_>, directory: &Path) -> Policy {
     let source = source(&mut fields, directory);
     let sha256 = fields.optional("sha256", sha256);
+    let certificate = fields.optional("require_certificate", |value| {
+        certificate_file(value, directory)
+    });
     let config = fields
         .take("config")
         .map(|value| policy_config(value, fields.mistakes));
@@ -130,6 +133,7 @@ fn policy(name: &str, mut fields: Fields<'_>, directory: &Path) -> Policy {
         name: name.to_owned(),
         source: source.unwrap_or(PolicySource::File(PathBuf::new())),
         sha256,
+        certificate,
         config: config
             .flatten()
             .unwrap_or_else(|| Json::Object(serde_json::Map::new())),
@@ -192,6 +196,15 @@ fn policy_file(value: &Value<'_>, directory: &Path) -> Result<PathBuf, Complaint
         return Err(Complaint::new("is not the path of a file")
             .label("this is a URL")
             .help("download the file and write where it is"));
+    }
+    Ok(directory.join(file))
+}
+
+fn certificate_file(value: &Value<'_>, directory: &Path) -> Result<PathBuf, Complaint> {
+    let file = string(value)?;
+    if file.is_empty() || file.contains('\0') {
+        return Err(Complaint::new("is not the path of a file")
+            .help("`waypost plugin test POLICY --certificate FILE` writes one"));
     }
     Ok(directory.join(file))
 }
