@@ -19,6 +19,7 @@ use crate::config::{self, PolicySource, Server, ServerState};
 use crate::http1::Fields;
 use crate::inspect::PolicyRefused;
 use crate::plugin::{self, EditKind, Engine, Instance, Plugin, Refused, Side, Stage};
+use crate::policy::slot::{Balancer, Slot};
 use crate::policy::{Edit, Exchange, Policy as _, PolicyFailure, Reply, Verdict};
 use crate::upstream::{self, Backend, BackendId, Ending, Failure, Outcome, Upstream};
 
@@ -112,6 +113,171 @@ impl Subject for Shipped {
 
     fn metered(&self) -> Result<Box<dyn Host + '_>, String> {
         Ok(Box::new(Bench::new(self.metered.clone())))
+    }
+}
+
+/// The host itself, to be put to the test: a policy's slots, one for each shard, as the proxy has them.
+///
+/// The policy is the suite's probe. Where [`Shipped`] looks at instances one by one, this goes through all that surrounds
+/// them: numbering picks, telling of changes, handing over outcomes and state.
+#[derive(Debug)]
+pub struct RealHost {
+    shipped: Shipped,
+    settings: config::Policy,
+}
+
+impl RealHost {
+    /// A host that runs the probe.
+    ///
+    /// # Errors
+    /// Why that does not load.
+    pub fn with_probe(file: &std::path::Path) -> anyhow::Result<RealHost> {
+        let settings = config::Policy::new("probe", PolicySource::File(file.to_owned()));
+        let shipped = Shipped::load(&settings)??;
+        Ok(RealHost { shipped, settings })
+    }
+}
+
+impl Subject for RealHost {
+    fn about(&self) -> &About {
+        &self.shipped.about
+    }
+
+    fn host(&self) -> Box<dyn Host + '_> {
+        Box::new(Slots {
+            real: self,
+            // What it sets up, and lets the slots have.
+            bench: Bench::new(self.shipped.plugin.clone()),
+            slots: Vec::new(),
+        })
+    }
+
+    fn metered(&self) -> Result<Box<dyn Host + '_>, String> {
+        Err("the host is not metered".to_owned())
+    }
+}
+
+struct Slots<'r> {
+    real: &'r RealHost,
+    bench: Bench,
+    slots: Vec<Slot>,
+}
+
+impl Slots<'_> {
+    fn balancer(&self, plugin: Arc<Plugin>) -> Arc<Balancer> {
+        let upstream = self.bench.upstream.clone();
+        let on_failure = self.real.settings.on_failure;
+        Arc::new(Balancer::new(
+            upstream,
+            Some(plugin),
+            on_failure,
+            Arc::default(),
+        ))
+    }
+
+    fn slot(&self, shard: usize) -> Result<&Slot, Broken> {
+        let slot = self.slots.get(shard);
+        slot.ok_or_else(|| Broken::Crash(format!("there is no shard {shard}")))
+    }
+}
+
+impl Host for Slots<'_> {
+    fn set_backends(&mut self, backends: &[waypost_plugin::Backend]) {
+        self.bench.set_backends(backends);
+        let next = self.balancer(self.real.shipped.plugin.clone());
+        for slot in &mut self.slots {
+            *slot = slot.successor(next.clone());
+        }
+    }
+
+    fn set_live(&mut self, backend: waypost_plugin::BackendId, live: Live) {
+        self.bench.set_live(backend, live);
+    }
+
+    fn set_now(&mut self, ns: u64) {
+        self.bench.set_now(ns);
+    }
+
+    fn set_random(&mut self, seed: u64) {
+        self.bench.set_random(seed);
+    }
+
+    fn set_ticket(&mut self, ticket: u64) {
+        self.bench.set_ticket(ticket);
+    }
+
+    /// A state is the number of the shard that hands it over: it never leaves the host.
+    fn start(&mut self, _config: &str, state: Option<&[u8]>) -> Result<Started, Broken> {
+        let previous = state.and_then(|state| std::str::from_utf8(state).ok()?.parse().ok());
+        let slot = match previous {
+            Some(previous) => {
+                // The same policy, loaded anew: that is what a swap is.
+                let plugin = Shipped::load(&self.real.settings)
+                    .map_err(|error| Broken::Crash(error.to_string()))?
+                    .map_err(|refused| Broken::Crash(refused.problem))?
+                    .plugin;
+                self.slot(previous)?.successor(self.balancer(plugin))
+            }
+            None => Slot::new(self.balancer(self.real.shipped.plugin.clone())),
+        };
+        self.slots.push(slot);
+        Ok(Started {
+            shard: self.slots.len() - 1,
+            refused: None,
+        })
+    }
+
+    fn pick(&mut self, shard: usize, request: &Request) -> Result<Picked, Broken> {
+        let slot = self.slot(shard)?;
+        let failures = || {
+            let plugin = slot.balancer.plugin.as_ref();
+            plugin.map_or(0, |plugin| plugin.stats.failures())
+        };
+        let before = failures();
+        // The slot numbers the pick.
+        let (exchange, answer) = slot.pick(exchange(request, u64::MAX));
+        if failures() != before {
+            return Err(Broken::Crash("failed, and rotation answered".to_owned()));
+        }
+        Ok(Picked {
+            verdict: verdict(Ok(answer))?,
+            edits: edits(Head::Request, &exchange.request_edits)
+                .chain(edits(Head::Response, &exchange.response_edits))
+                .collect(),
+            refused: Vec::new(),
+            log: Vec::new(),
+            asked: Asked::default(),
+            fuel: None,
+        })
+    }
+
+    fn observe(
+        &mut self,
+        shard: usize,
+        outcomes: &[waypost_plugin::Outcome],
+    ) -> Result<(), Broken> {
+        let slot = self.slot(shard)?;
+        for ended in outcomes {
+            slot.note_outcome(outcome(ended));
+        }
+        Ok(())
+    }
+
+    fn respond(
+        &mut self,
+        _shard: usize,
+        _backend: waypost_plugin::BackendId,
+        _response: &Response,
+    ) -> Result<Responded, Broken> {
+        Ok(Responded::default())
+    }
+
+    fn save(&mut self, shard: usize) -> Result<Option<Vec<u8>>, Broken> {
+        Ok(Some(shard.to_string().into_bytes()))
+    }
+
+    fn memory(&mut self, _shard: usize) -> Option<usize> {
+        None
     }
 }
 

@@ -3,7 +3,8 @@
 mod admin; // a running server asked and told things, through its admin socket
 mod authoring; // policies as they are written: crates, builds, mistakes
 mod balancing; // who gets a request: shares over shards and connections, states, routes
-mod commands; // the program itself: what it says, how it ends
+mod commands;
+mod conformance; // what the suite for policies says of the shipped ones, of wrong ones, and of the host // the program itself: what it says, how it ends
 mod containment; // policies that misbehave: refused, or contained
 mod endings; // SIGTERM and SIGKILL under load
 mod fields; // header fields: what is taken off, put on and passed through; `Expect`

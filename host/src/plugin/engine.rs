@@ -28,6 +28,8 @@ pub(crate) struct Engine {
     pub(super) linker: Arc<Linker<Guest>>,
     cache: Option<Arc<Cache>>,
     compiling: Arc<Mutex<()>>,
+    /// What `wasmtime` was made with.
+    config: Config,
     metered: bool,
     _ticker: Arc<Ticker>,
 }
@@ -62,6 +64,7 @@ impl Engine {
             linker: Arc::new(linker),
             cache: None,
             compiling: Arc::default(),
+            config,
             metered,
             _ticker: Arc::new(ticker),
         })
@@ -101,6 +104,14 @@ impl Engine {
         store
     }
 
+    /// Compiles a component, to be run by this engine.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn compile(&self, component: &[u8]) -> wasmtime::Result<MachineCode> {
+        MachineCode::compile(&self.config, component)
+    }
+
     /// Waits until nobody else compiles.
     pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
         self.compiling
@@ -116,7 +127,7 @@ impl std::fmt::Debug for Engine {
 }
 
 /// Each setting that differs from wasmtime's default, and why.
-pub(super) fn config() -> Config {
+fn config() -> Config {
     let mut config = Config::new();
     // A policy's call is synchronous; support for concurrent ones makes each four times as expensive.
     config.concurrency_support(false);

@@ -452,7 +452,7 @@ fn compile(engine: &Engine, bytes: &[u8]) -> Result<MachineCode, Problem> {
     let _turn = engine.turn();
     aside::yield_to_requests();
     let component = componentize(engine, bytes)?;
-    MachineCode::compile(&component).map_err(not_compiled)
+    engine.compile(&component).map_err(not_compiled)
 }
 
 fn not_compiled(error: wasmtime::Error) -> Problem {

@@ -5,10 +5,8 @@
     reason = "wasmtime cannot check machine code; only what this program made gets here"
 )]
 
-use wasmtime::Engine;
 use wasmtime::component::Component;
-
-use super::engine;
+use wasmtime::{Config, Engine};
 
 /// Machine code that this program made: just now, or earlier, from where the cache kept it.
 pub(super) struct MachineCode {
@@ -18,14 +16,14 @@ pub(super) struct MachineCode {
 }
 
 impl MachineCode {
-    /// Compiles a component.
+    /// Compiles a component for engines of this configuration.
     ///
     /// # Errors
     /// What is wrong with it, or with this machine.
-    pub(super) fn compile(component: &[u8]) -> wasmtime::Result<MachineCode> {
+    pub(super) fn compile(config: &Config, component: &[u8]) -> wasmtime::Result<MachineCode> {
         // An engine never gives back what its compiler has once needed, which for some components is hundreds of
         // megabytes. So this one ends here.
-        let compiler = Engine::new(&engine::config())?;
+        let compiler = Engine::new(config)?;
         let bytes = compiler.precompile_component(component)?;
         Ok(MachineCode { bytes, start: 0 })
     }

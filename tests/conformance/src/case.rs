@@ -204,6 +204,7 @@ impl<'t> Trial<'t> {
 }
 
 /// Why a check did not come to a good end.
+#[derive(Debug)]
 pub(crate) enum Trouble {
     /// The policy did something that it may not.
     Wrong(String),

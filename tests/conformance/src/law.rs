@@ -3,10 +3,11 @@
 use waypost_plugin::{BackendId, BackendState, Ending, Failure, Outcome, Pick};
 
 use crate::case::{Breaking, Case, Trial, Trouble};
-use crate::play::{Play, Played, Rule, Spec, Step, World, fleet};
+use crate::play::{Play, Played, Rule, Shown, Spec, Step, World, fleet};
+use crate::random::Random;
 use crate::report::Verdict;
 use crate::shrink;
-use crate::subject::{Picked, Request, Response};
+use crate::subject::{Picked, Request, Response, Subject};
 use crate::traffic::{Mix, hostile, ordinary};
 
 pub(crate) const CASES: &[Case] = &[
@@ -520,13 +521,52 @@ pub(crate) fn same(
 ) -> Result<(), Trouble> {
     let follow = |script: &[Step]| -> Result<_, Trouble> {
         let mut play = trial.play(Mix::ORDINARY.shards)?;
-        match play.follow(script, &mut anything) {
-            Played::Through(shown) => Ok(shown),
-            Played::Wrong(what) => Err(Trouble::Wrong(what)),
-            Played::Broke(broken) => Err(Trouble::Broke(broken)),
-        }
+        shown(&mut play, script)
     };
-    let (first, second) = (follow(one)?, follow(other)?);
+    alike(&follow(one)?, &follow(other)?, when)
+}
+
+fn shown(play: &mut Play<'_>, script: &[Step]) -> Result<Vec<Shown>, Trouble> {
+    match play.follow(script, &mut anything) {
+        Played::Through(shown) => Ok(shown),
+        Played::Wrong(what) => Err(Trouble::Wrong(what)),
+        Played::Broke(broken) => Err(Trouble::Broke(broken)),
+    }
+}
+
+/// Compares two subjects pick by pick: a policy as native code, and what was built of it.
+///
+/// # Errors
+/// The first difference, with the script that leads to it.
+pub fn parity(
+    one: &dyn Subject,
+    other: &dyn Subject,
+    config: &str,
+    seed: u64,
+) -> Result<(), String> {
+    let mut random = Random::for_purpose(seed, "parity");
+    for _ in 0..RUNS {
+        let mix = Mix {
+            swaps: true,
+            ..Mix::ORDINARY
+        };
+        let script = mix.script(&mut random);
+        let follow = |subject| -> Result<_, Trouble> {
+            let mut play = Play::new(subject, config, seed, mix.shards)?;
+            shown(&mut play, &script)
+        };
+        let compared = follow(one)
+            .and_then(|first| Ok((first, follow(other)?)))
+            .and_then(|(first, second)| alike(&first, &second, "with the other"));
+        if let Err(trouble) = compared {
+            let steps: Vec<String> = script.iter().map(Step::to_string).collect();
+            return Err(format!("{trouble:?}\n{}", steps.join("\n")));
+        }
+    }
+    Ok(())
+}
+
+fn alike(first: &[Shown], second: &[Shown], when: &str) -> Result<(), Trouble> {
     let differ = first.iter().zip(&second).position(|(one, two)| one != two);
     match differ {
         None => Ok(()),

@@ -54,6 +54,7 @@ pub mod subject;
 pub mod traffic;
 
 pub use case::{CONTRACT, Case, Options, SUITE, cases, run};
+pub use law::parity;
 
 /// Tests of a policy's own crate: the suite on the policy's type, as native code, one test for each family of cases.
 ///

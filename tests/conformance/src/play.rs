@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use waypost_plugin::testing::Head;
 use waypost_plugin::{Backend, BackendId, BackendState, Ending, Failure, Outcome, Pick};
 
 use crate::subject::{Broken, Host, Live, Picked, Request, Responded, Response, Subject};
@@ -486,7 +487,10 @@ impl<'s> Play<'s> {
         let picked = self.ask(shard, &request)?;
         // Before the pick counts as under way: that is what the policy saw.
         let kept = rule(&self.world, &request, &picked);
-        shown.push((picked.verdict, picked.edits.clone()));
+        let mut edits = picked.edits.clone();
+        // The two heads have nothing to do with each other.
+        edits.sort_by_key(|edit| edit.head == Head::Response);
+        shown.push((picked.verdict, edits));
         self.begin(shard, request, &picked);
         Ok(kept)
     }
