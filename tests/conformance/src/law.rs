@@ -567,7 +567,7 @@ pub fn parity(
 }
 
 fn alike(first: &[Shown], second: &[Shown], when: &str) -> Result<(), Trouble> {
-    let differ = first.iter().zip(&second).position(|(one, two)| one != two);
+    let differ = first.iter().zip(second).position(|(one, two)| one != two);
     match differ {
         None => Ok(()),
         Some(at) => Err(Trouble::Wrong(format!(
