@@ -137,7 +137,7 @@ impl Host for FaultyHost<'_> {
         self.sets += 1;
         let mut backends = backends.to_vec();
         match self.fault {
-            Fault::LostUpdate if self.sets % 4 == 0 => return,
+            Fault::LostUpdate if self.sets.is_multiple_of(4) => return,
             Fault::LateUpdate => {
                 self.waiting = Some(backends);
                 return;
@@ -153,7 +153,7 @@ impl Host for FaultyHost<'_> {
     fn set_live(&mut self, backend: BackendId, live: Live) {
         self.lives += 1;
         match self.fault {
-            Fault::StaleLoads if self.lives % 3 == 0 => {}
+            Fault::StaleLoads if self.lives.is_multiple_of(3) => {}
             Fault::LoadsOfAnother => {
                 let other = BackendId::new(backend.number() % 2 + 1);
                 self.host.set_live(other, live);
@@ -170,7 +170,7 @@ impl Host for FaultyHost<'_> {
     }
 
     fn set_now(&mut self, ns: u64) {
-        let back = self.fault == Fault::ClockGoesBack && ns % 5_000 == 0;
+        let back = self.fault == Fault::ClockGoesBack && ns.is_multiple_of(5_000);
         self.host.set_now(if back { ns / 2 } else { ns });
     }
 
@@ -203,10 +203,10 @@ impl Host for FaultyHost<'_> {
         let mut request = request.clone();
         let wanted = request.tried.clone();
         match self.fault {
-            Fault::TicketTwice if self.picks % 10 == 0 => {
+            Fault::TicketTwice if self.picks.is_multiple_of(10) => {
                 self.host.set_ticket(self.ticket.saturating_sub(1));
             }
-            Fault::TicketLeftOut if self.picks % 10 == 0 => {
+            Fault::TicketLeftOut if self.picks.is_multiple_of(10) => {
                 self.ticket += 1;
                 self.host.set_ticket(self.ticket);
             }
@@ -216,7 +216,7 @@ impl Host for FaultyHost<'_> {
             }
             Fault::MixesUpClients => request.client = "192.0.2.200".into(),
             Fault::DropsDuplicateFields => request.fields.truncate(1),
-            Fault::RandomRepeats if self.picks % 20 == 0 => self.host.set_random(7),
+            Fault::RandomRepeats if self.picks.is_multiple_of(20) => self.host.set_random(7),
             Fault::CountersOfAll => {
                 let add = request.fields.iter().find(|(name, _)| name == "x-add");
                 let add = add.and_then(|(_, value)| std::str::from_utf8(value).ok()?.parse().ok());
@@ -237,7 +237,7 @@ impl Host for FaultyHost<'_> {
             self.host.set_backends(&backends);
         }
         match self.fault {
-            Fault::TakesAnother if self.picks % 3 == 0 => {
+            Fault::TakesAnother if self.picks.is_multiple_of(3) => {
                 picked.verdict = Pick::Forward(BackendId::new(999));
             }
             Fault::EditsOfTheLast => {

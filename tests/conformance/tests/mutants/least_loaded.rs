@@ -30,7 +30,7 @@ mutant! {
     /// Asks for loads once in sixteen picks.
     LooksSeldom [LeastLoaded] {
     fn pick(state: &mut State, request: &Request, backends: &Backends) -> Pick {
-        if state.count % 16 == 0 || state.numbers.len() != backends.len() {
+        if state.count.is_multiple_of(16) || state.numbers.len() != backends.len() {
             state.numbers = backends.in_flight();
         }
         state.count += 1;

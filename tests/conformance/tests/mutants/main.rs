@@ -93,7 +93,6 @@ pub(crate) fn row<M: Mutant>(name: &'static str, case: &'static str) -> Row {
 }
 
 /// A struct that is a [`Mutant`]: its promises and its functions.
-
 macro_rules! mutant {
     ($(#[$doc:meta])* $name:ident [$($promise:ident),*] { $($item:item)* }) => {
         $(#[$doc])*
@@ -107,7 +106,6 @@ macro_rules! mutant {
 }
 
 /// Rows for mutants and the cases that must notice them.
-
 macro_rules! rows {
     ($($name:ident => $case:literal,)*) => {
         pub(crate) fn all() -> Vec<$crate::Row> {
