@@ -63,7 +63,8 @@ impl Shipped {
                 metered: metered?,
             };
             // Without this, all cases would say so.
-            match shipped.host().start(&settings.config.to_string(), None) {
+            let started = shipped.host().start(&settings.config.to_string(), None);
+            match started {
                 Err(Broken::Settings(reason)) => Err(PolicyRefused {
                     problem: format!("{}: refuses its settings: {reason}", settings.name),
                     remedy: "say with --config JSON what it is to be told".to_owned(),

@@ -34,7 +34,7 @@ pub(super) struct BenchArguments {
     backends: Vec<std::num::NonZero<usize>>,
 
     /// What the policies are told, as the JSON of a `config` table
-    #[arg(long, value_name = "JSON")]
+    #[arg(long, value_name = "JSON", value_parser = plugin_test::json_table)]
     config: Option<serde_json::Value>,
 }
 
