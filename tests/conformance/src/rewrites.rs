@@ -156,7 +156,7 @@ fn each(
     let check = |(before, request): &(usize, Request)| check(*before, request);
     for (number, request) in requests.into_iter().enumerate() {
         let input = (number % EVERY, request);
-        let verdict = trial.falsify(input, smaller, Breaking::Elsewhere, &check, show);
+        let verdict = trial.falsify(input, smaller, Breaking::Elsewhere, check, show);
         if let Some(verdict) = verdict {
             return verdict;
         }
