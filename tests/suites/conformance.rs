@@ -71,7 +71,7 @@ fn conformance_mutants_fail_for_the_right_reason() {
         ("recurses-in-crowds", "law/any-number-of-backends"),
         ("leaks", "law/memory"),
     ] {
-        let report = run(&load(&guest(name)), &options(case));
+        let report = run(&load(guest(name)), &options(case));
         let failed: Vec<&str> = report.failed().map(|finding| finding.case).collect();
         assert_eq!(failed, [case], "{name}: {}", report.table("again"));
     }
@@ -80,7 +80,7 @@ fn conformance_mutants_fail_for_the_right_reason() {
 #[test]
 #[ignore = "a million picks: cargo test --release -p waypost-tests --test suites -- conformance --ignored"]
 fn conformance_notices_a_few_bytes_for_each_pick() {
-    let report = run(&load(&guest("drips")), &options("law/memory"));
+    let report = run(&load(guest("drips")), &options("law/memory"));
     assert!(
         report.failed().next().is_some(),
         "{}",
@@ -90,7 +90,7 @@ fn conformance_notices_a_few_bytes_for_each_pick() {
 
 #[test]
 fn conformance_of_the_host_itself() {
-    let real = RealHost::with_probe(&guest("probe")).expect("the probe");
+    let real = RealHost::with_probe(guest("probe")).expect("the probe");
     for seed in 1..4 {
         for finding in host::check(&real, seed) {
             assert_eq!(finding.verdict, Verdict::Pass, "{}", finding.case);

@@ -19,7 +19,7 @@ pub(super) struct Arguments {
     policy: Option<String>,
 
     /// What the policy is told, as the JSON of a `config` table
-    #[arg(long, value_name = "JSON")]
+    #[arg(long, value_name = "JSON", value_parser = json_table)]
     config: Option<serde_json::Value>,
 
     /// Only this case, or the cases of this family, such as `law`
@@ -49,6 +49,15 @@ pub(super) struct Arguments {
     /// List the cases
     #[arg(long)]
     list: bool,
+}
+
+/// Clap by itself would take any text for a JSON string.
+pub(super) fn json_table(text: &str) -> Result<serde_json::Value, String> {
+    match serde_json::from_str(text) {
+        Ok(value @ serde_json::Value::Object(_)) => Ok(value),
+        Ok(_) => Err("a table is expected, such as {\"cookie\":\"sid\"}".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
@@ -122,4 +131,17 @@ fn write(file: &Path, text: &str) -> Result<(), Failure> {
         let title = format!("cannot write {}: {error}", file.display());
         Failure::runtime(title, None)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_json_and_not_just_text() {
+        let table = json_table("{\"cookie\":\"sid\"}").unwrap();
+        assert_eq!(table, serde_json::json!({ "cookie": "sid" }));
+        assert!(json_table("\"sid\"").is_err());
+        assert!(json_table("sid").is_err());
+    }
 }

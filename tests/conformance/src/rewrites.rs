@@ -34,9 +34,12 @@ pub(crate) const CASES: &[Case] = &[
     },
 ];
 
+/// What is done to one in so many requests is found.
+const EVERY: usize = 20;
+
 type Fields = Vec<(String, Vec<u8>)>;
 
-/// What a policy makes of a request and its response, as a proxy would see it for the first time.
+/// What a policy makes of a request and its response, after so many others.
 struct Rewritten {
     request: Request,
     response: Response,
@@ -46,11 +49,16 @@ struct Rewritten {
 
 fn rewrite(
     trial: &Trial<'_>,
+    before: usize,
     request: &Request,
     response: &Response,
 ) -> Result<Rewritten, Trouble> {
     let mut play = trial.play(1)?;
     play.set(&fleet(4));
+    // Some treat only every so many requests.
+    for _ in 0..before {
+        play.ask(0, &Request::get("/"))?;
+    }
     let picked = play.send(0, request.clone())?;
     let mut edits = picked.edits.clone();
     if let Some(backend) = picked.backend()
@@ -125,20 +133,30 @@ fn response() -> Response {
 fn each(
     trial: &Trial<'_>,
     requests: Vec<Request>,
-    check: impl Fn(&Request) -> Result<(), Trouble>,
+    check: impl Fn(usize, &Request) -> Result<(), Trouble>,
 ) -> Verdict {
-    let smaller = |request: &Request| {
+    let smaller = |(before, request): &(usize, Request)| {
+        let mut found = Vec::new();
+        if *before > 0 {
+            found.push((0, request.clone()));
+        }
         let fields = shrink::shorter(&request.fields).into_iter();
-        fields
-            .map(|fields| Request {
+        found.extend(fields.map(|fields| {
+            let fewer = Request {
                 fields,
                 ..request.clone()
-            })
-            .collect()
+            };
+            (*before, fewer)
+        }));
+        found
     };
-    let show = |request: &Request| vec![request.to_string()];
-    for request in requests {
-        let verdict = trial.falsify(request, smaller, Breaking::Elsewhere, &check, show);
+    let show = |(before, request): &(usize, Request)| {
+        vec![format!("{before} other requests"), request.to_string()]
+    };
+    let check = |(before, request): &(usize, Request)| check(*before, request);
+    for (number, request) in requests.into_iter().enumerate() {
+        let input = (number % EVERY, request);
+        let verdict = trial.falsify(input, smaller, Breaking::Elsewhere, check, show);
         if let Some(verdict) = verdict {
             return verdict;
         }
@@ -148,8 +166,8 @@ fn each(
 
 fn rewrites(trial: &mut Trial<'_>) -> Verdict {
     let requests = requests(trial);
-    for request in &requests {
-        match rewrite(trial, request, &response()) {
+    for (before, request) in requests.iter().enumerate() {
+        match rewrite(trial, before % EVERY, request, &response()) {
             Ok(rewritten) if !rewritten.edits.is_empty() => return Verdict::Pass,
             Ok(_) => {}
             Err(_) => break,
@@ -160,9 +178,9 @@ fn rewrites(trial: &mut Trial<'_>) -> Verdict {
 
 fn idempotent_requests(trial: &mut Trial<'_>) -> Verdict {
     let requests = requests(trial);
-    each(trial, requests, |request| {
-        let once = rewrite(trial, request, &response())?;
-        let twice = rewrite(trial, &once.request, &response())?;
+    each(trial, requests, |before, request| {
+        let once = rewrite(trial, before, request, &response())?;
+        let twice = rewrite(trial, before, &once.request, &response())?;
         match difference(&once.request.fields, &twice.request.fields) {
             Some(line) => Err(Trouble::Wrong(format!(
                 "the request that it has rewritten it changes again: {line}"
@@ -174,9 +192,9 @@ fn idempotent_requests(trial: &mut Trial<'_>) -> Verdict {
 
 fn idempotent_responses(trial: &mut Trial<'_>) -> Verdict {
     let requests = requests(trial);
-    each(trial, requests, |request| {
-        let once = rewrite(trial, request, &response())?;
-        let twice = rewrite(trial, request, &once.response)?;
+    each(trial, requests, |before, request| {
+        let once = rewrite(trial, before, request, &response())?;
+        let twice = rewrite(trial, before, request, &once.response)?;
         match difference(&once.response.fields, &twice.response.fields) {
             Some(line) => Err(Trouble::Wrong(format!(
                 "the response that it has rewritten it changes again: {line}"
@@ -195,13 +213,13 @@ fn nothing_else(trial: &mut Trial<'_>) -> Verdict {
     let touched = |edits: &[HeaderEdit]| -> BTreeSet<String> {
         edits.iter().map(|edit| edit.name.clone()).collect()
     };
-    each(trial, requests, |request| {
+    each(trial, requests, |before, request| {
         let bare = Request {
             fields: Vec::new(),
             ..request.clone()
         };
-        let plain = rewrite(trial, request, &response())?;
-        let base = rewrite(trial, &bare, &Response::new(200))?;
+        let plain = rewrite(trial, before, request, &response())?;
+        let base = rewrite(trial, before, &bare, &Response::new(200))?;
         let mut business = touched(&base.edits);
         business.extend(plain.reads.iter().cloned());
         // Whatever a request has by itself it may be about, but not what nobody has heard of.
@@ -221,7 +239,7 @@ fn nothing_else(trial: &mut Trial<'_>) -> Verdict {
         ] {
             more = more.field(name, value);
         }
-        let rich = rewrite(trial, &more, &answer)?;
+        let rich = rewrite(trial, before, &more, &answer)?;
         let (request, response) = (&more.fields, &answer.fields);
         let lost = |before: &Fields, after: &Fields| {
             before
