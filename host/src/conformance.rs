@@ -94,12 +94,20 @@ impl Shipped {
     /// What a report says, with what a pick costs on this machine.
     pub fn certificate(&self, report: &Report) -> Certificate {
         const SIZES: [usize; 3] = [2, 100, 1_000];
-        let costs = bench::picks(self.plugin.settings(), &SIZES).unwrap_or_default();
-        let costs = costs.iter().map(|cost| Cost {
-            backends: cost.backends,
-            pick_ns: cost.median.round() as u64,
-        });
-        Certificate::new(report, costs.collect())
+        let contestant = bench::Bench::new()
+            .ok()
+            .and_then(|bench| bench.enter(self.plugin.settings()).ok());
+        let cost = |contestant: &bench::Contestant, backends| {
+            let cost = bench::time(contestant, backends).ok()?;
+            Some(Cost {
+                backends,
+                pick_ns: cost.median.round() as u64,
+            })
+        };
+        let costs = contestant
+            .iter()
+            .flat_map(|contestant| SIZES.map(|size| cost(contestant, size)));
+        Certificate::new(report, costs.flatten().collect())
     }
 }
 

@@ -197,15 +197,10 @@ fn a_policy_of_another_contract_is_told_so() {
     let old = directory.path().join("waypost-of-then");
     copy(&sdk(), &old.join("plugin-sdk"));
     let manifest = read(&repository().join("Cargo.toml"));
-    let manifest: Vec<String> = manifest
-        .lines()
-        .filter(|line| !line.starts_with("default-members"))
-        .map(|line| match line.split_once(" = ") {
-            Some(("members", _)) => "members = [\"plugin-sdk\"]".to_owned(),
-            _ => line.to_owned(),
-        })
-        .collect();
-    fs::write(old.join("Cargo.toml"), manifest.join("\n")).expect("a manifest");
+    // Members are not copied, but for one.
+    let (_, rest) = manifest.split_once("[workspace.package]").expect("a table");
+    let members = "[workspace]\nresolver = \"3\"\nmembers = [\"plugin-sdk\"]\n[workspace.package]";
+    fs::write(old.join("Cargo.toml"), format!("{members}{rest}")).expect("a manifest");
     fs::copy(repository().join("Cargo.lock"), old.join("Cargo.lock")).expect("a lock");
     let contract = old.join("plugin-sdk/wit/policy.wit");
     let text = read(&contract);

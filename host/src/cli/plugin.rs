@@ -32,26 +32,6 @@ pub(super) enum Command {
     Test(plugin_test::Arguments),
 }
 
-#[derive(Args, Debug)]
-pub(super) struct BenchArguments {
-    /// round-robin, least-conn, rotation, or .wasm files
-    #[arg(required = true, value_name = "NAME|FILE")]
-    policies: Vec<String>,
-
-    /// Numbers of backends, with commas between them
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "2,10,100,1000,10000",
-        value_name = "COUNTS"
-    )]
-    backends: Vec<std::num::NonZero<usize>>,
-
-    /// What the policies are told, as the JSON of a `config` table
-    #[arg(long, value_name = "JSON", value_parser = plugin_test::json_table)]
-    config: Option<serde_json::Value>,
-}
-
 pub(super) fn run(command: &Command) -> Result<ExitCode, Failure> {
     match command {
         Command::New(arguments) => new::run(arguments),
