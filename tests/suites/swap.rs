@@ -478,9 +478,11 @@ async fn a_tunnel_spans_50_swaps() {
 #[tokio::test]
 async fn a_download_spans_50_swaps() {
     const PIECES: usize = 50;
-    const PIECE: usize = 256 * 1024;
+    const BLOCK: usize = 4096;
+    const PIECE: usize = 512 * BLOCK;
     fn piece(number: usize) -> Vec<u8> {
-        (0..PIECE).map(|at| (at * 7 + number) as u8).collect()
+        let block: Vec<u8> = (0..BLOCK).map(|at| (at * 7 + number) as u8).collect();
+        block.repeat(PIECE / BLOCK)
     }
     let gate = Gate::shut();
     let held = gate.clone();
