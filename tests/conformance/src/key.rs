@@ -45,16 +45,17 @@ impl Key {
         candidates.extend([Key::Client, Key::Path]);
         for key in candidates {
             let mut seen = Vec::new();
-            let mut constant = true;
+            let mut alike = 0;
             for value in 0..VALUES {
                 let request = key.request(value, 0);
                 let (one, two) = (play.ask(0, &request)?, play.ask(0, &request)?);
-                constant &= one.verdict == two.verdict;
+                alike += u64::from(one.verdict == two.verdict);
                 seen.extend(one.backend());
             }
             seen.sort_unstable();
             seen.dedup();
-            if constant && seen.len() > 2 {
+            // That not all are alike is for the cases to say.
+            if alike * 4 >= VALUES * 3 && seen.len() > 2 {
                 return Ok(key);
             }
         }

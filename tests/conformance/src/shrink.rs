@@ -7,6 +7,9 @@ use waypost_plugin::BackendState;
 /// Tries of a smaller input, at most: what is found by then is small enough.
 const TRIES: usize = 600;
 
+/// A list is taken apart into no more parts than this at a time.
+const PARTS: usize = 128;
+
 /// Makes an input smaller as long as it stays wrong; returns it with what is wrong with it.
 ///
 /// `smaller` names inputs that are smaller in one way each, the most promising first.
@@ -46,16 +49,21 @@ pub(crate) fn script(script: &Vec<Step>) -> Vec<Vec<Step>> {
     found
 }
 
-/// Lists without a stretch of items: halves first, then quarters, down to single ones.
+/// Lists without a stretch of items: halves first, then quarters, down to single ones, or to parts of a long list.
 pub(crate) fn shorter<T: Clone>(list: &[T]) -> Vec<Vec<T>> {
     let mut found = Vec::new();
     let mut length = list.len().div_ceil(2);
+    // Copies of long lists take long to make, and most would never be looked at.
+    let least = list.len().div_ceil(PARTS);
     while length > 0 {
         for start in (0..list.len()).step_by(length) {
             let end = (start + length).min(list.len());
             found.push([&list[..start], &list[end..]].concat());
         }
-        length = if length == 1 { 0 } else { length.div_ceil(2) };
+        length = match length.div_ceil(2) {
+            half if half < length && half >= least => half,
+            _ => 0,
+        };
     }
     found
 }

@@ -222,28 +222,27 @@ fn every_mutant_fails_for_the_right_reason() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// By other seeds too: none gets away by luck.
+/// None gets away by luck.
 #[test]
 #[ignore = "long: cargo test --release -p waypost-conformance -- --ignored"]
-fn mutants_do_not_get_away_with_other_seeds() {
+fn mutants_do_not_get_away_with_another_seed() {
     for Row {
         name,
         subject,
         case,
     } in &mutants()
     {
-        for seed in 2..4 {
-            let options = Options {
-                seeds: vec![seed],
-                only: Some((*case).into()),
-                ..options()
-            };
-            let report = run(&**subject, &options);
-            assert!(
-                report.failed().next().is_some(),
-                "{name} passes {case} with seed {seed}"
-            );
-        }
+        let options = Options {
+            seeds: vec![2],
+            only: Some((*case).into()),
+            ..options()
+        };
+        let report = run(&**subject, &options);
+        assert!(
+            report.failed().next().is_some(),
+            "{name} passes {case}: {}",
+            report.table("again")
+        );
     }
 }
 
