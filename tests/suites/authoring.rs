@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
@@ -15,6 +15,13 @@ use crate::process::waypost;
 /// A directory to work in, with nothing around it.
 fn workshop() -> tempfile::TempDir {
     tempfile::tempdir().expect("a directory")
+}
+
+/// One test at a time, from the first file that it writes: crates of one name are one crate to cargo where they share a
+/// target directory, and what is older than the last build is taken for built.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn run(directory: &Path, arguments: &[&str]) -> Ran {
@@ -30,9 +37,6 @@ fn builds(command: &mut Command) -> &mut Command {
 }
 
 fn ran(command: &mut Command) -> Ran {
-    // Crates of one name end up in one file there: who builds must be done with it before the next one does.
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let output = command
         .output()
         .unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
@@ -69,6 +73,7 @@ impl Ran {
 /// `UPDATE_GOLDEN=1` writes what comes out instead of comparing it.
 #[test]
 fn every_mistake_of_a_beginner_has_an_answer() {
+    let _turn = turn();
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/authoring");
     let update = std::env::var_os("UPDATE_GOLDEN").is_some_and(|value| !value.is_empty());
     let cases: BTreeSet<PathBuf> = fs::read_dir(cases)
@@ -197,6 +202,7 @@ fn without_chance(text: &str) -> String {
 /// A crate whose SDK speaks another version of the contract.
 #[test]
 fn a_policy_of_another_contract_is_told_so() {
+    let _turn = turn();
     let directory = workshop();
     let old = directory.path().join("waypost-of-then");
     copy(&sdk(), &old.join("plugin-sdk"));
@@ -243,6 +249,7 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn every_template_becomes_a_policy() {
+    let _turn = turn();
     for (template, hooks, promises) in [
         ("balance", "[]", "[]"),
         ("sticky", "[]", r#"["sticky"]"#),
@@ -328,6 +335,7 @@ fn listing(directory: &Path) -> BTreeSet<PathBuf> {
 /// The crate is alone in the world, with a workspace around it or without.
 #[test]
 fn a_workspace_around_it_stays_as_it_is() {
+    let _turn = turn();
     let directory = workshop();
     let outer = directory.path().join("outer");
     fs::create_dir_all(outer.join("member/src")).expect("directories");
@@ -365,6 +373,7 @@ fn a_workspace_around_it_stays_as_it_is() {
 /// What was built before is left where a build fails.
 #[test]
 fn a_build_that_fails_writes_nothing() {
+    let _turn = turn();
     let directory = workshop();
     run(directory.path(), &["plugin", "new", "mine"]).succeeded();
     run(directory.path(), &["plugin", "build", "mine"]).succeeded();
@@ -380,6 +389,7 @@ fn a_build_that_fails_writes_nothing() {
 
 #[test]
 fn two_policies_are_timed_in_turns() {
+    let _turn = turn();
     let directory = workshop();
     let old = guest("first-healthy").to_str().expect("a path");
     let arguments = [
