@@ -184,6 +184,9 @@ impl Policy for ConsistentHash {
 
 export_policy!(ConsistentHash);
 
+#[cfg(test)]
+waypost_conformance::conforms!(ConsistentHash);
+
 impl ConsistentHash {
     fn key(&self, request: &Request) -> Option<Vec<u8>> {
         let Settings { key, fallback, .. } = &self.settings;

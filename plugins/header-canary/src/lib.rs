@@ -206,6 +206,12 @@ impl Policy for HeaderCanary {
 
 export_policy!(HeaderCanary);
 
+#[cfg(test)]
+waypost_conformance::conforms!(
+    HeaderCanary,
+    r#"{"stable":{"request":{"set":{"x-release":"1"}}}}"#
+);
+
 impl HeaderCanary {
     fn is_canary(&self, backend: &Backend) -> bool {
         let mut labels = self.settings.label.iter();

@@ -195,6 +195,9 @@ impl Policy for StickyCookie {
 
 export_policy!(StickyCookie);
 
+#[cfg(test)]
+waypost_conformance::conforms!(StickyCookie);
+
 impl StickyCookie {
     /// The backend that the request's cookie names, if the request may go there.
     fn named<'a>(&self, request: &Request, backends: &'a Backends) -> Option<&'a Backend> {

@@ -323,9 +323,9 @@ fn smooth(trial: &mut Trial<'_>) -> Verdict {
             if others == 0 {
                 continue;
             }
-            // A schedule that keeps every stretch within a request of its shares may still put the last of one round
-            // and the first of the next together.
-            let limit = weight.div_ceil(others) + if even { 0 } else { 2 };
+            // A schedule that is always within a request of its shares may still put two next to each other, the
+            // first as late and the second as early as can be.
+            let limit = weight.div_ceil(others) + u64::from(!even);
             if run.len() as u64 > limit {
                 return Err(Trouble::Wrong(format!(
                     "b{} got {} requests in a row; no more than {limit} are smooth for its weight",
