@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::config::{self, Server};
+use crate::config;
 use crate::inspect::PolicyRefused;
 use crate::plugin::{Engine, Plugin};
 use crate::policy::Verdict;
 use crate::policy::slot::{Balancer, Slot, rehearsal};
-use crate::upstream::{Backend, BackendId, Upstream};
+use crate::upstream::{BackendId, Upstream};
 
 /// Picks that are timed together take about this long: much beside the clock's own cost, little beside a time slice.
 const BATCH_TIME: Duration = Duration::from_micros(250);
@@ -171,7 +171,7 @@ fn batch_for(ns: f64) -> u32 {
 
 impl Contestant {
     fn track(&self, backends: usize) -> Result<Track, PolicyRefused> {
-        let upstream = upstream(backends);
+        let upstream = Upstream::made_up(backends);
         if let Some(plugin) = &self.plugin {
             plugin.probe(&upstream)?;
         }
@@ -250,17 +250,6 @@ impl Track {
         }
         start.elapsed().as_nanos() as f64 / f64::from(picks)
     }
-}
-
-fn upstream(backends: usize) -> Upstream {
-    let servers: Vec<Server> = (0..backends)
-        .map(|index| Server::new(format!("backend-{index}:80")))
-        .collect();
-    let backends = servers
-        .iter()
-        .map(|server| Arc::new(Backend::new(server.clone(), Vec::new())))
-        .collect();
-    Upstream::new(config::Upstream::new("bench", 0, servers), backends)
 }
 
 #[cfg(test)]

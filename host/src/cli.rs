@@ -22,7 +22,6 @@ pub(crate) mod failure;
 pub(crate) mod loaded;
 mod log;
 mod plugin;
-mod plugin_test;
 mod serve;
 pub(crate) mod settings;
 pub(crate) mod signals;

@@ -2,13 +2,11 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{self, PolicySource, Server};
+use crate::config::{self, PolicySource};
 use crate::plugin::{Anatomy, Engine, LoadError, Plugin, doubts};
-use crate::policy::{Policy as _, slot};
-use crate::upstream::{Backend, Upstream};
+use crate::upstream::Upstream;
 
 /// Looks at policies, one after the other.
 #[derive(Debug)]
@@ -49,7 +47,7 @@ pub struct Examined {
 pub enum Trial {
     Passed {
         /// Memory of an instance after the trial.
-        memory_bytes: Option<usize>,
+        memory_bytes: usize,
     },
     /// It cannot do without settings, and none were given. This is what it said.
     NeedsSettings(String),
@@ -83,16 +81,9 @@ impl Inspector {
     /// # Errors
     /// Where this machine cannot run WebAssembly.
     pub fn new() -> anyhow::Result<Inspector> {
-        let servers: Vec<Server> = (1..=3)
-            .map(|index| Server::new(format!("backend-{index}:80")))
-            .collect();
-        let backends = servers
-            .iter()
-            .map(|server| Arc::new(Backend::new(server.clone(), Vec::new())))
-            .collect();
         Ok(Inspector {
             engine: Engine::new()?,
-            upstream: Upstream::new(config::Upstream::new("inspected", 0, servers), backends),
+            upstream: Upstream::made_up(3),
         })
     }
 
@@ -142,9 +133,7 @@ impl Inspector {
             .as_object()
             .is_none_or(|table| table.is_empty());
         let trial = match plugin.probe(&self.upstream) {
-            Ok(()) => Trial::Passed {
-                memory_bytes: self.memory(&plugin),
-            },
+            Ok(memory_bytes) => Trial::Passed { memory_bytes },
             Err(refused) if refused.key() == "config" && unconfigured => {
                 Trial::NeedsSettings(refused.problem().to_owned())
             }
@@ -159,19 +148,6 @@ impl Inspector {
             doubts: doubts(&plugin.bytes),
             trial,
         })
-    }
-
-    /// Bytes of memory of an instance that has made some picks; `None` where it fails in them.
-    fn memory(&self, plugin: &Arc<Plugin>) -> Option<usize> {
-        const PICKS: u32 = 1_000;
-        let upstream = Arc::new(self.upstream.rehearsal());
-        let mut instance = plugin.instantiate(&upstream).ok()?;
-        instance.update(&upstream).ok()?;
-        for attempt in 0..PICKS {
-            let (_, verdict) = instance.pick(slot::rehearsal(attempt));
-            verdict.ok()?;
-        }
-        Some(instance.memory_bytes())
     }
 }
 

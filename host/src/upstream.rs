@@ -185,6 +185,16 @@ impl Upstream {
         }
     }
 
+    /// One to try policies on, of so many backends that do not exist.
+    pub(crate) fn made_up(backends: usize) -> Upstream {
+        let servers: Vec<_> = (1..=backends)
+            .map(|index| config::Server::new(format!("backend-{index}:80")))
+            .collect();
+        let backend = |server: &config::Server| Arc::new(Backend::new(server.clone(), Vec::new()));
+        let backends = servers.iter().map(backend).collect();
+        Upstream::new(config::Upstream::new("made-up", 0, servers), backends)
+    }
+
     /// The same, where somebody else makes up the time and what is random.
     pub(crate) fn on(self, stage: Arc<Stage>) -> Upstream {
         Upstream {

@@ -7,7 +7,6 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::failure::Failure;
-use super::plugin_test;
 use super::settings::Settings;
 use crate::config::Policy;
 use crate::inspect::PolicyRefused;
@@ -17,6 +16,7 @@ mod build;
 mod inspect;
 mod new;
 mod sdk;
+mod test;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -29,7 +29,7 @@ pub(super) enum Command {
     /// Time the picks of policies, for upstreams of 2 to 10,000 backends
     Bench(bench::Arguments),
     /// Hold a policy to the contract and to what it promises
-    Test(plugin_test::Arguments),
+    Test(test::Arguments),
 }
 
 pub(super) fn run(command: &Command) -> Result<ExitCode, Failure> {
@@ -38,7 +38,7 @@ pub(super) fn run(command: &Command) -> Result<ExitCode, Failure> {
         Command::Build(arguments) => build::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
-        Command::Test(arguments) => plugin_test::run(arguments),
+        Command::Test(arguments) => test::run(arguments),
     }
 }
 

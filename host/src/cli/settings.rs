@@ -1,5 +1,6 @@
 //! A policy's settings on the command line.
 
+use std::fmt;
 use std::str::FromStr;
 
 use serde_json::Value;
@@ -21,6 +22,12 @@ impl Settings {
         for policy in &mut config.policies {
             self.apply(policy);
         }
+    }
+}
+
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

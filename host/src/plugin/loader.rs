@@ -235,10 +235,11 @@ impl Plugin {
     }
 
     /// Tries the policy on an upstream it is meant for: configure, update, some picks. Nothing of it is counted.
+    /// Returns how much memory the instance has after that, in bytes.
     ///
     /// # Errors
     /// What the policy refused, or how it failed.
-    pub(crate) fn probe(self: &Arc<Self>, upstream: &Upstream) -> Result<(), LoadError> {
+    pub(crate) fn probe(self: &Arc<Self>, upstream: &Upstream) -> Result<usize, LoadError> {
         /// Enough to reach what a policy does only for a retry, or when its tables wrap.
         const PICKS: u32 = 200;
         let failed = |problem: String, remedy: &str| LoadError {
@@ -277,7 +278,7 @@ impl Plugin {
                 )
             })?;
         }
-        Ok(())
+        Ok(instance.memory_bytes())
     }
 }
 

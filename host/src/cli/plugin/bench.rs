@@ -14,7 +14,7 @@ use crate::bench::{Bench, Comparison, Contestant, PickCost, compare, time};
 
 #[derive(Args, Debug)]
 pub(in super::super) struct Arguments {
-    /// round-robin, least-conn, rotation, or .wasm files
+    /// Built-in policies, or .wasm files
     #[arg(required = true, value_name = "NAME|FILE")]
     policies: Vec<String>,
 

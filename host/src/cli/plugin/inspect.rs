@@ -17,7 +17,7 @@ const BACKENDS: usize = 10;
 
 #[derive(Args, Debug)]
 pub(in super::super) struct Arguments {
-    /// round-robin, least-conn, or a .wasm file
+    /// A built-in policy, or a .wasm file
     #[arg(value_name = "NAME|FILE")]
     policy: String,
 
@@ -87,7 +87,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 impl<'a> Report<'a> {
     fn new(examined: &'a Examined, pick: Option<PickCost>) -> Report<'a> {
         let (memory_bytes, needs_settings) = match &examined.trial {
-            Trial::Passed { memory_bytes } => (*memory_bytes, None),
+            Trial::Passed { memory_bytes } => (Some(*memory_bytes), None),
             Trial::NeedsSettings(reason) => (None, Some(reason.as_str())),
         };
         Report {

@@ -8,19 +8,21 @@ use std::process::ExitCode;
 use clap::Args;
 use waypost_conformance::{Options, cases};
 
-use super::failure::Failure;
+use super::super::failure::Failure;
+use super::super::settings::Settings;
+use super::{broken, named, refused};
 use crate::config::Policy;
 use crate::conformance::Shipped;
 
 #[derive(Args, Debug)]
-pub(super) struct Arguments {
-    /// A .wasm file, or round-robin or least-conn
-    #[arg(required_unless_present = "list", value_name = "FILE|NAME")]
+pub(in super::super) struct Arguments {
+    /// A built-in policy, or a .wasm file
+    #[arg(required_unless_present = "list", value_name = "NAME|FILE")]
     policy: Option<String>,
 
     /// What the policy is told, as the JSON of a `config` table
-    #[arg(long, value_name = "JSON", value_parser = json_table)]
-    config: Option<serde_json::Value>,
+    #[arg(long, value_name = "JSON")]
+    config: Option<Settings>,
 
     /// Only this case, or the cases of this family, such as `law`
     #[arg(long, value_name = "ID")]
@@ -51,15 +53,6 @@ pub(super) struct Arguments {
     list: bool,
 }
 
-/// Clap by itself would take any text for a JSON string.
-pub(super) fn json_table(text: &str) -> Result<serde_json::Value, String> {
-    match serde_json::from_str(text) {
-        Ok(value @ serde_json::Value::Object(_)) => Ok(value),
-        Ok(_) => Err("a table is expected, such as {\"cookie\":\"sid\"}".to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let mut out = io::stdout();
     let name = match &arguments.policy {
@@ -69,14 +62,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let mut policy = Policy::from_argument(name)?;
-    if let Some(config) = &arguments.config {
-        policy.config = config.clone();
-    }
+    let policy = named(name, arguments.config.as_ref())?;
     let options = options(arguments, &policy)?;
     let shipped = Shipped::load(&policy)
-        .map_err(|error| Failure::runtime(error.to_string(), None))?
-        .map_err(|refused| Failure::config(refused.problem, Some(&refused.remedy)))?;
+        .map_err(|error| broken(&error))?
+        .map_err(|error| refused(&error))?;
     let report = waypost_conformance::run(&shipped, &options);
 
     let text = match arguments.json {
@@ -131,17 +121,4 @@ fn write(file: &Path, text: &str) -> Result<(), Failure> {
         let title = format!("cannot write {}: {error}", file.display());
         Failure::runtime(title, None)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn settings_are_json_and_not_just_text() {
-        let table = json_table("{\"cookie\":\"sid\"}").unwrap();
-        assert_eq!(table, serde_json::json!({ "cookie": "sid" }));
-        assert!(json_table("\"sid\"").is_err());
-        assert!(json_table("sid").is_err());
-    }
 }
