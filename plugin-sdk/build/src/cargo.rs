@@ -55,12 +55,13 @@ pub(crate) fn build(
     if io::stderr().is_terminal() && env::var_os("CARGO_TERM_COLOR").is_none() {
         command.env("CARGO_TERM_COLOR", "always");
     }
-    for manifest in manifests {
-        let dir = manifest.parent().unwrap_or(manifest);
-        command.arg("--package").arg(package_spec(dir));
-    }
     if let Some(manifest) = manifests.first() {
         command.arg("--manifest-path").arg(manifest);
+    }
+    // One is chosen by its manifest alone, whatever its name.
+    for manifest in manifests.iter().filter(|_| manifests.len() > 1) {
+        let dir = manifest.parent().unwrap_or(manifest);
+        command.arg("--package").arg(package_spec(dir));
     }
     let mut mapped = vec![(cargo_home(), "/cargo"), (sdk(), "/waypost-plugin")];
     if let Toolchain::Debian(Debian {
@@ -164,7 +165,7 @@ fn inherits(name: &OsStr) -> bool {
         || !DROPPED.iter().any(|dropped| name.starts_with(dropped))
 }
 
-/// The package of a directory, whatever its name: cargo takes a URL.
+/// The package of a directory of its name: cargo takes a URL, and the last part of it for the name.
 fn package_spec(dir: &Path) -> OsString {
     let mut spec = OsString::from("path+file://");
     spec.push(dir);
