@@ -24,8 +24,8 @@ mod routes;
 mod syntax;
 mod upstreams;
 
-/// A file is read up to this size, in bytes.
-pub(super) const FILE_MAX: usize = MIB;
+/// A file is read up to this size, in bytes: enough for 100,000 routes, too little for what is no configuration.
+pub(super) const FILE_MAX: usize = 16 * MIB;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;

@@ -44,11 +44,19 @@ pub(crate) struct Measured {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Contender {
     pub(crate) label: String,
-    /// Of the row's figure: the first contender's to this one's, or in a row about growth this one's to the first
-    /// one's.
+    /// Of the row's figure: the first contender's to this one's, or in a row about growth this one's to that of the
+    /// smallest of its kind.
     pub(crate) ratio: Option<Spread>,
     pub(crate) cpu_microseconds_per_response: Option<Spread>,
     pub(crate) samples: Vec<Sample>,
+}
+
+/// What grows, without how large it is: `waypost (new)` for `waypost 1000 (new)`.
+fn without_size(label: &str) -> String {
+    let words = label
+        .split(' ')
+        .filter(|word| word.parse::<usize>().is_err());
+    words.collect::<Vec<_>>().join(" ")
 }
 
 impl Measured {
@@ -67,15 +75,21 @@ impl Measured {
             };
             samples.iter().map(valid).collect()
         };
-        let first = samples
-            .first()
-            .map(|(_, samples)| figures(samples))
-            .unwrap_or_default();
+        let all: Vec<(String, Vec<Option<f64>>)> = samples
+            .iter()
+            .map(|(label, samples)| (without_size(label), figures(samples)))
+            .collect();
+        let base = |kind: Option<&str>| {
+            let mut like = all
+                .iter()
+                .filter(|(of, _)| kind.is_none_or(|kind| of == kind));
+            like.next().map_or(&[][..], |(_, figures)| figures)
+        };
         let contender = |(label, samples): (String, Vec<Sample>)| {
             let these = figures(&samples);
             let ratios = match row.is_growth() {
-                true => ratios(&these, &first),
-                false => ratios(&first, &these),
+                true => ratios(&these, base(Some(&without_size(&label)))),
+                false => ratios(base(None), &these),
             };
             let mut contender = Contender {
                 label,
@@ -109,7 +123,7 @@ impl Measured {
             Figure::P99 => "p99",
         };
         let ratio = match self.growth {
-            true => format!("{what} / {first}"),
+            true => format!("{what} / that of its first line"),
             false => format!("{what} of {first} / this"),
         };
         let rate = self

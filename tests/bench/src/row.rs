@@ -203,7 +203,7 @@ impl Row {
         match self.kind {
             Kind::Peers(_, peers) => peers.to_vec(),
             Kind::Growth(Dimension::LeastConnBackends, _) => vec![Peer::Waypost(Policy::LeastConn)],
-            Kind::Growth(..) => vec![WAYPOST],
+            Kind::Growth(..) => vec![WAYPOST, Peer::Nginx],
         }
     }
 
@@ -213,7 +213,7 @@ impl Row {
     }
 
     /// The contenders, the one that the others are compared with first. `waypost` are the binaries to compare, each
-    /// with a name, which is empty if there is only one. A row about growth is about the first of the peers.
+    /// with a name, which is empty if there is only one. In a row about growth each peer is compared with itself.
     pub(crate) fn cases(&self, waypost: &[(String, Programs)], peers: &[Peer]) -> Vec<Case> {
         let mut cases = Vec::new();
         for case in self.contenders(peers) {
@@ -257,9 +257,13 @@ impl Row {
             }
             case
         };
-        let peer = peers.first();
-        peer.map(|peer| sizes.iter().map(|size| sized(*peer, *size)).collect())
-            .unwrap_or_default()
+        let of = |peer: &Peer| {
+            sizes
+                .iter()
+                .map(|size| sized(*peer, *size))
+                .collect::<Vec<_>>()
+        };
+        peers.iter().flat_map(of).collect()
     }
 }
 
