@@ -75,12 +75,19 @@ fn given_or(
     }
 }
 
+/// As it is released: peers are, too.
 fn waypost() -> anyhow::Result<PathBuf> {
-    cargo(
-        &root(),
-        &["build", "--release", "-p", "waypost", "--bin", "waypost"],
-    )?;
-    Ok(target().join("waypost"))
+    let build = [
+        "build",
+        "--profile",
+        "dist",
+        "-p",
+        "waypost",
+        "--bin",
+        "waypost",
+    ];
+    cargo(&root(), &build)?;
+    Ok(target().with_file_name("dist").join("waypost"))
 }
 
 fn policy() -> anyhow::Result<PathBuf> {
