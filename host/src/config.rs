@@ -114,7 +114,8 @@ pub struct Upstream {
     pub policy: usize,
     /// Never empty; no two have the same address or the same name.
     pub servers: Vec<Server>,
-    /// More attempts after one that failed before any byte of a response, for idempotent requests without a body.
+    /// More attempts after one that got no connection, or none that lasted to the first byte of a response; the latter
+    /// for idempotent requests without a body only.
     pub retries: u32,
     /// Failed attempts within `fail_timeout` after which a backend is down for `fail_timeout`; 0 never.
     pub max_fails: u32,

@@ -302,8 +302,8 @@ impl Attempts<'_> {
             };
             let mut flight =
                 Flight::start(slot.clone(), backend.clone(), exchange.attempt, started);
-            let repeat = repeatable && exchange.attempt < upstream.settings.retries;
-            self.write_head(&mut exchange, backend, repeat);
+            let is_last = exchange.attempt >= upstream.settings.retries;
+            self.write_head(&mut exchange, backend, !is_last);
             match self
                 .exchange_with(backend, &mut flight, started, repeatable)
                 .await
@@ -317,12 +317,13 @@ impl Attempts<'_> {
                     if let ProxyError::Backend(failure) = error {
                         flight.fail(failure);
                     }
-                    if !repeat
-                        || !matches!(
-                            error,
-                            ProxyError::Backend(Failure::Connect | Failure::Reset)
-                        )
-                    {
+                    let repeat = match error {
+                        // Nothing has been sent, so nothing can happen twice.
+                        ProxyError::Backend(Failure::Connect) => true,
+                        ProxyError::Backend(Failure::Reset) => repeatable,
+                        _ => false,
+                    };
+                    if is_last || !repeat {
                         return Err(error);
                     }
                     tracing::debug!(

@@ -53,18 +53,20 @@ async fn idempotent_requests_go_to_another_backend() {
     }
 }
 
+/// What must not be sent twice.
+const ONCE: [&str; 6] = [
+    "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello",
+    "PATCH / HTTP/1.1\r\nHost: test\r\n\r\n",
+    // A body cannot be sent twice, as it is not kept.
+    "PUT / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello",
+    "GET / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+];
+
 #[tokio::test]
 async fn what_must_not_be_done_twice_is_done_once() {
-    let requests = [
-        "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello",
-        "PATCH / HTTP/1.1\r\nHost: test\r\n\r\n",
-        // A body cannot be sent twice, as it is not kept.
-        "PUT / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello",
-        "GET / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-    ];
-    for request in requests {
+    for request in ONCE {
         let (failing, good) = (Origin::resetting().await, Origin::echo("good").await);
         let proxy = Proxy::start(&servers(&[failing.address(), good.address()], PATIENT)).await;
         let mut client = Client::connect(&proxy).await;
@@ -74,6 +76,25 @@ async fn what_must_not_be_done_twice_is_done_once() {
             (1, 0),
             "{request}"
         );
+    }
+}
+
+#[tokio::test]
+async fn what_was_never_sent_goes_to_another_backend() {
+    for request in ONCE {
+        let (refusing, good) = (Refusing::new(), Origin::echo("good").await);
+        let proxy = Proxy::start(&servers(&[refusing.address(), good.address()], PATIENT)).await;
+        let mut client = Client::connect(&proxy).await;
+        let response = client.ask(request).await;
+        assert_eq!(
+            (response.status(), response.origin()),
+            (200, "good"),
+            "{request}"
+        );
+        assert_eq!(good.request_count(), 1);
+        let sent = &good.requests()[0];
+        let has_body = request.contains("hello");
+        assert_eq!(sent.body == b"hello", has_body, "{request}");
     }
 }
 
