@@ -19,6 +19,9 @@ const BATCH_TIME: Duration = Duration::from_micros(250);
 const BATCH_PICKS: std::ops::RangeInclusive<u32> = 20..=1_000;
 /// Batches that are timed, after as many that are not.
 const BATCHES: usize = 200;
+/// What a pick costs also hangs on where in memory an instance happens to lie, which makes a few percent between two of
+/// one policy. So many of each are compared.
+const PLACES: usize = 16;
 /// Requests under way at any time, so that load-aware policies have something to compare.
 const IN_FLIGHT: usize = 64;
 
@@ -38,7 +41,8 @@ pub struct PickCost {
 pub struct Comparison {
     pub new: PickCost,
     pub old: PickCost,
-    /// How much more the new one costs, in percent: the median over pairs of batches, one right after the other.
+    /// How much more the new one costs, in percent: the median over several pairs of instances, and for each over pairs
+    /// of batches, one right after the other.
     pub difference: f64,
     /// Where that median lies with a probability of 95 %. With 0 in it, nothing is known to differ.
     pub interval: [f64; 2],
@@ -86,7 +90,7 @@ impl Bench {
 pub fn time(contestant: &Contestant, backends: usize) -> Result<PickCost, PolicyRefused> {
     let mut track = contestant.track(backends)?;
     let picks = batch_for(track.cost());
-    track.warm_up(picks);
+    track.warm_up(picks, BATCHES);
     let samples = (0..BATCHES).map(|_| track.batch(picks)).collect();
     contestant.check(backends)?;
     Ok(PickCost::of(backends, samples))
@@ -101,24 +105,27 @@ pub fn compare(
     old: &Contestant,
     backends: usize,
 ) -> Result<Comparison, PolicyRefused> {
-    let mut tracks = (new.track(backends)?, old.track(backends)?);
-    let picks = batch_for(tracks.0.cost().max(tracks.1.cost()));
-    tracks.0.warm_up(picks);
-    tracks.1.warm_up(picks);
-    let pair = |index: usize| {
-        // Who goes first finds the caches as the other left them: each does so half of the time.
-        if index.is_multiple_of(2) {
-            let new = tracks.0.batch(picks);
-            (new, tracks.1.batch(picks))
-        } else {
-            let old = tracks.1.batch(picks);
-            (tracks.0.batch(picks), old)
-        }
-    };
-    let pairs: Vec<(f64, f64)> = (0..BATCHES).map(pair).collect();
+    let mut places = Vec::with_capacity(PLACES);
+    for _ in 0..PLACES {
+        let mut tracks = (new.track(backends)?, old.track(backends)?);
+        let picks = batch_for(tracks.0.cost().max(tracks.1.cost()));
+        tracks.0.warm_up(picks, BATCHES / PLACES);
+        tracks.1.warm_up(picks, BATCHES / PLACES);
+        let pair = |index: usize| {
+            // Who goes first finds the caches as the other left them: each does so half of the time.
+            if index.is_multiple_of(2) {
+                let new = tracks.0.batch(picks);
+                (new, tracks.1.batch(picks))
+            } else {
+                let old = tracks.1.batch(picks);
+                (tracks.0.batch(picks), old)
+            }
+        };
+        places.push((0..BATCHES / PLACES).map(pair).collect());
+    }
     new.check(backends)?;
     old.check(backends)?;
-    Ok(Comparison::of(backends, &pairs))
+    Ok(Comparison::of(backends, &places))
 }
 
 impl PickCost {
@@ -134,26 +141,31 @@ impl PickCost {
 }
 
 impl Comparison {
-    /// Of pairs of samples: the new one's, the old one's.
-    fn of(backends: usize, pairs: &[(f64, f64)]) -> Comparison {
-        let mut percent: Vec<f64> = pairs
-            .iter()
-            .map(|(new, old)| (new / old.max(f64::MIN_POSITIVE) - 1.0) * 100.0)
-            .collect();
-        percent.sort_by(f64::total_cmp);
+    /// Of pairs of samples, the new one's and the old one's, for each pair of instances.
+    fn of(backends: usize, places: &[Vec<(f64, f64)>]) -> Comparison {
+        let sorted = |mut percent: Vec<f64>| {
+            percent.sort_by(f64::total_cmp);
+            percent
+        };
+        let median = |pairs: &Vec<(f64, f64)>| {
+            let percent = pairs
+                .iter()
+                .map(|(new, old)| (new / old.max(f64::MIN_POSITIVE) - 1.0) * 100.0);
+            let percent = sorted(percent.collect());
+            at(&percent, percent.len() / 2)
+        };
+        let percent = sorted(places.iter().map(median).collect());
         // How many of n samples lie below their true median is binomial: n/2, give or take 1.96 times sqrt(n)/2.
-        let middle = percent.len() / 2;
-        let reach = (0.98 * (percent.len() as f64).sqrt()).ceil() as usize;
+        let count = percent.len() as f64;
+        let below = (count / 2.0 - 0.98 * count.sqrt()).max(1.0) as usize;
+        let pairs = || places.iter().flatten();
         Comparison {
-            new: PickCost::of(backends, pairs.iter().map(|(new, _)| *new).collect()),
-            old: PickCost::of(backends, pairs.iter().map(|(_, old)| *old).collect()),
-            difference: at(&percent, middle),
+            new: PickCost::of(backends, pairs().map(|(new, _)| *new).collect()),
+            old: PickCost::of(backends, pairs().map(|(_, old)| *old).collect()),
+            difference: at(&percent, percent.len() / 2),
             interval: [
-                at(&percent, middle.saturating_sub(reach)),
-                at(
-                    &percent,
-                    (middle + reach).min(percent.len().saturating_sub(1)),
-                ),
+                at(&percent, below - 1),
+                at(&percent, percent.len().saturating_sub(below)),
             ],
         }
     }
@@ -221,8 +233,8 @@ impl Track {
         self.batch(*BATCH_PICKS.start())
     }
 
-    fn warm_up(&mut self, picks: u32) {
-        for _ in 0..BATCHES {
+    fn warm_up(&mut self, picks: u32, batches: usize) {
+        for _ in 0..batches {
             self.batch(picks);
         }
     }
@@ -263,12 +275,13 @@ mod tests {
             .map(|n| f64::from(n) * 100.0)
             .map(|old| (old * 0.9, old))
             .collect();
+        let places: Vec<_> = pairs.chunks(10).map(<[_]>::to_vec).collect();
         let Comparison {
             new,
             old,
             difference,
             interval,
-        } = Comparison::of(3, &pairs);
+        } = Comparison::of(3, &places);
         assert_eq!((new.backends, old.backends), (3, 3));
         assert_eq!(old.median, 10_100.0);
         for percent in [difference, interval[0], interval[1]] {
@@ -282,7 +295,8 @@ mod tests {
         let pairs: Vec<(f64, f64)> = (0..200)
             .map(|n| (100.0 + f64::from(n * 37 % 21) - 10.0, 100.0))
             .collect();
-        let compared = Comparison::of(3, &pairs);
+        let places: Vec<_> = pairs.chunks(7).map(<[_]>::to_vec).collect();
+        let compared = Comparison::of(3, &places);
         assert!(
             compared.interval[0] < 0.0 && compared.interval[1] > 0.0,
             "{compared:?}"
