@@ -122,7 +122,11 @@ pub(super) fn policy(command: &PolicyCommand) -> Result<ExitCode, Failure> {
     match command {
         PolicyCommand::Push { name, file, which } => {
             let question = Question::post(format!("/policies/{}", encode(name)));
-            change(which, question.with(code(file)?))
+            let ended = change(which, question.with(code(file)?))?;
+            print(
+                "the next start takes the policy's file again: replace that, too, to keep this version\n",
+            );
+            Ok(ended)
         }
         PolicyCommand::Rollback { name, which } => {
             let question = Question::post(format!("/policies/{}/rollback", encode(name)));

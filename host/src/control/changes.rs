@@ -67,7 +67,11 @@ fn policies(old: &Snapshot, new: &Snapshot, lines: &mut Vec<String>) {
     }
     for policy in swapped(old, new) {
         let (before, after) = (code(old, &policy), code(new, &policy));
-        lines.push(format!("policy {policy}: {before} -> {after}"));
+        lines.push(if before == after {
+            format!("policy {policy}: {after} with other settings")
+        } else {
+            format!("policy {policy}: {before} -> {after}")
+        });
     }
 }
 
