@@ -35,9 +35,10 @@ const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 ///     }
 ///
 ///     fn pick(&mut self, request: &Request, backends: &Backends) -> Pick {
-///         const TIES: Counter = Counter::new(0);
-///         let near = self.near.pick(request, backends, TIES);
-///         let picked = near.or_else(|| self.all.pick(request, backends, TIES));
+///         const NEAR: Counter = Counter::new(0);
+///         const ALL: Counter = Counter::new(1);
+///         let near = self.near.pick(request, backends, NEAR);
+///         let picked = near.or_else(|| self.all.pick(request, backends, ALL));
 ///         picked.map_or(Pick::Unavailable, Pick::forward)
 ///     }
 /// }

@@ -10,9 +10,10 @@
 //! 6. [React to failures](#react-to-failures)
 //! 7. [Rewrite header fields](#rewrite-header-fields)
 //! 8. [Weights](#weights)
-//! 9. [Test it](#test-it)
-//! 10. [Ship it](#ship-it)
-//! 11. [What a policy cannot do](#what-a-policy-cannot-do)
+//! 9. [The least loaded of some](#the-least-loaded-of-some)
+//! 10. [Test it](#test-it)
+//! 11. [Ship it](#ship-it)
+//! 12. [What a policy cannot do](#what-a-policy-cannot-do)
 //!
 //! # My first policy
 //!
@@ -60,8 +61,9 @@
 //! pub struct ByTenant;
 //!
 //! impl Policy for ByTenant {
-//!     # type Config = ();
-//!     # fn configure(_: ()) -> Result<Self, String> { Ok(ByTenant) }
+//!     type Config = ();
+//!     fn configure(_: ()) -> Result<Self, String> { Ok(ByTenant) }
+//!
 //!     fn pick(&mut self, request: &Request, backends: &Backends) -> Pick {
 //!         let Some(tenant) = request.header("x-tenant") else {
 //!             return Pick::respond(400);
@@ -81,6 +83,9 @@
 //! # assert_eq!(harness.pick(&TestRequest::get("/")).pick, Pick::Respond(400));
 //! # assert_eq!(harness.pick(&TestRequest::get("/").header("X-Tenant", "other")).backend(), Some("b"));
 //! ```
+//!
+//! What no backend is labelled with is nothing that `waypost check` could find: where a label is misspelled, or all its
+//! backends are gone, say so with [`log`](crate::log) in `update`.
 //!
 //! There are also [`method`](crate::Request::method), [`path`](crate::Request::path),
 //! [`query`](crate::Request::query), [`cookie`](crate::Request::cookie),
@@ -155,8 +160,9 @@
 //! }
 //!
 //! impl Policy for InTurn {
-//!     # type Config = ();
-//!     # fn configure(_: ()) -> Result<Self, String> { Ok(InTurn::default()) }
+//!     type Config = ();
+//!     fn configure(_: ()) -> Result<Self, String> { Ok(InTurn::default()) }
+//!
 //!     fn update(&mut self, backends: &Backends) {
 //!         self.up = backends.healthy().map(|backend| backend.id).collect();
 //!     }
@@ -196,8 +202,9 @@
 //! }
 //!
 //! impl Policy for Remembers {
-//!     # type Config = ();
-//!     # fn configure(_: ()) -> Result<Self, String> { Ok(Remembers::default()) }
+//!     type Config = ();
+//!     fn configure(_: ()) -> Result<Self, String> { Ok(Remembers::default()) }
+//!
 //!     fn pick(&mut self, request: &Request, backends: &Backends) -> Pick {
 //!         let client = request.client_address();
 //!         let home = self.homes.get(&client).copied();
@@ -267,8 +274,9 @@
 //! }
 //!
 //! impl Policy for Tactful {
-//!     # type Config = ();
-//!     # fn configure(_: ()) -> Result<Self, String> { Ok(Tactful::default()) }
+//!     type Config = ();
+//!     fn configure(_: ()) -> Result<Self, String> { Ok(Tactful::default()) }
+//!
 //!     fn observe(&mut self, outcomes: &[Outcome]) {
 //!         let until = now() + Duration::from_secs(1);
 //!         for outcome in outcomes {
@@ -316,9 +324,10 @@
 //! pub struct Tidy;
 //!
 //! impl Policy for Tidy {
-//!     # type Config = ();
-//!     # fn configure(_: ()) -> Result<Self, String> { Ok(Tidy) }
+//!     type Config = ();
 //!     const PROMISES: &'static [Promise] = &[Promise::RewritesHeaders];
+//!
+//!     fn configure(_: ()) -> Result<Self, String> { Ok(Tidy) }
 //!
 //!     fn pick(&mut self, request: &Request, backends: &Backends) -> Pick {
 //!         let Some(backend) = backends.healthy().next() else {
@@ -361,8 +370,9 @@
 //! pub struct Lottery;
 //!
 //! impl Policy for Lottery {
-//!     # type Config = ();
-//!     # fn configure(_: ()) -> Result<Self, String> { Ok(Lottery) }
+//!     type Config = ();
+//!     fn configure(_: ()) -> Result<Self, String> { Ok(Lottery) }
+//!
 //!     fn pick(&mut self, _: &Request, backends: &Backends) -> Pick {
 //!         let sum: u64 = backends.healthy().map(|backend| u64::from(backend.weight)).sum();
 //!         let mut ticket = random_below(sum);
@@ -381,6 +391,63 @@
 //! # let mut harness = Harness::<Lottery>::new("{}").with_backends([backend("a"), backend("b").weight(3)]);
 //! # let to_b = (0..400).filter(|_| harness.pick(&TestRequest::get("/")).backend() == Some("b")).count();
 //! # assert!((250..350).contains(&to_b), "{to_b}");
+//! ```
+//!
+//! # The least loaded of some
+//!
+//! Of some backends or of all, [`LeastLoaded`](crate::LeastLoaded) finds the one with the fewest requests under way for its
+//! weight. Make one in `update` for each set to choose from. Each has a [`Counter`](crate::Counter) of its own for
+//! ties: one for several would share out the turns of each unevenly.
+//!
+//! ```
+//! use serde::Deserialize;
+//! use waypost_plugin::{Backends, Counter, LeastLoaded, Pick, Policy, Request, export_policy};
+//!
+//! const GOLD_TIES: Counter = Counter::new(0);
+//! const OTHER_TIES: Counter = Counter::new(1);
+//!
+//! #[derive(Default, Deserialize)]
+//! #[serde(default, deny_unknown_fields)]
+//! pub struct Settings {
+//!     /// Tenants that have the gold servers to themselves.
+//!     premium: Vec<String>,
+//! }
+//!
+//! #[derive(Default)]
+//! pub struct Tiers {
+//!     premium: Vec<String>,
+//!     gold: LeastLoaded,
+//!     others: LeastLoaded,
+//! }
+//!
+//! impl Policy for Tiers {
+//!     type Config = Settings;
+//!
+//!     fn configure(config: Settings) -> Result<Self, String> {
+//!         Ok(Tiers { premium: config.premium, ..Tiers::default() })
+//!     }
+//!
+//!     fn update(&mut self, backends: &Backends) {
+//!         self.gold = LeastLoaded::among(backends, |backend| backend.label("tier") == Some("gold"));
+//!         self.others = LeastLoaded::among(backends, |backend| backend.label("tier") != Some("gold"));
+//!     }
+//!
+//!     fn pick(&mut self, request: &Request, backends: &Backends) -> Pick {
+//!         let tenant = request.header("x-tenant").unwrap_or_default();
+//!         let (side, ties) = match self.premium.contains(&tenant) {
+//!             true => (&self.gold, GOLD_TIES),
+//!             false => (&self.others, OTHER_TIES),
+//!         };
+//!         side.pick(request, backends, ties).map_or(Pick::unavailable(), Pick::forward)
+//!     }
+//! }
+//!
+//! export_policy!(Tiers);
+//! # use waypost_plugin::testing::{Harness, TestRequest, backend};
+//! # let mut harness = Harness::<Tiers>::new(r#"{"premium":["acme"]}"#)
+//! #     .with_backends([backend("a").label("tier", "gold"), backend("b")]);
+//! # assert_eq!(harness.pick(&TestRequest::get("/").header("x-tenant", "acme")).backend(), Some("a"));
+//! # assert_eq!(harness.pick(&TestRequest::get("/")).backend(), Some("b"));
 //! ```
 //!
 //! # Test it
@@ -408,9 +475,12 @@
 //!   assert_eq!(harness.pick(&retry).backend(), Some("b"));
 //!   ```
 //! - **By the contract**: `tests/conformance.rs` of a new crate holds the policy to what every policy must do and to what
-//!   its [`PROMISES`](crate::Policy::PROMISES) say, with made-up traffic.
+//!   its [`PROMISES`](crate::Policy::PROMISES) say, with made-up traffic. Settings, and header fields and labels that mean
+//!   something to the policy, have to be in it: nobody could guess them, and what hangs on them would not be tested.
+//!   `conforms!(Tiers, Options::from(r#"{"premium":["acme"]}"#).header("x-tenant", "acme").label("tier", "gold"));`
+//!   The same for what is built: `waypost plugin test mine.wasm --config JSON --header 'x-tenant: acme' --label tier=gold`.
 //! - **As it will run**: `waypost plugin build` compiles it, wraps it, and tries it on made-up backends as a server
-//!   would at its start; `waypost demo --policy ./mine.wasm` puts it in front of three sample servers.
+//!   would at its start: that it runs in the sandbox, only this can tell; `waypost demo --policy ./mine.wasm` puts it in front of three sample servers.
 //!
 //! # Ship it
 //!

@@ -5,6 +5,7 @@ use crate::random::Random;
 use crate::report::{Finding, Report, Verdict};
 use crate::shrink;
 use crate::subject::{Broken, Host, Subject};
+use crate::traffic::Words;
 
 /// The version of the suite: a certificate of another one says nothing about this one's cases.
 pub const SUITE: u32 = 1;
@@ -61,6 +62,8 @@ pub struct Options {
     pub seeds: Vec<u64>,
     /// Only cases whose id is this, or begins with it and a `/`.
     pub only: Option<String>,
+    /// What the made-up traffic is to have in it.
+    pub words: Words,
 }
 
 impl Default for Options {
@@ -69,11 +72,36 @@ impl Default for Options {
             config: "{}".into(),
             seeds: vec![1],
             only: None,
+            words: Words::default(),
+        }
+    }
+}
+
+impl From<&str> for Options {
+    /// Those of a policy with these settings.
+    fn from(config: &str) -> Self {
+        Options {
+            config: config.into(),
+            ..Options::default()
         }
     }
 }
 
 impl Options {
+    /// The same with a header field that means something to the policy.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.words.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// The same with a label that means something to the policy.
+    #[must_use]
+    pub fn label(mut self, key: &str, value: &str) -> Self {
+        self.words.labels.push((key.into(), value.into()));
+        self
+    }
+
     /// Whether it is one of the cases that are asked for.
     pub fn takes(&self, case: &Case) -> bool {
         self.only
@@ -96,6 +124,7 @@ pub fn run(subject: &dyn Subject, options: &Options) -> Report {
         promises: about.promises.clone(),
         digest: about.digest.clone(),
         config: options.config.clone(),
+        words: options.words.clone(),
         contract: CONTRACT,
         suite: SUITE,
         seeds: options.seeds.clone(),
@@ -115,6 +144,7 @@ fn decide(case: &'static Case, subject: &dyn Subject, options: &Options) -> Find
         let mut trial = Trial {
             subject,
             config: &options.config,
+            words: &options.words,
             seed,
             random: Random::for_purpose(seed, case.id),
             measured: Vec::new(),
@@ -138,6 +168,7 @@ fn decide(case: &'static Case, subject: &dyn Subject, options: &Options) -> Find
 pub(crate) struct Trial<'t> {
     pub(crate) subject: &'t dyn Subject,
     pub(crate) config: &'t str,
+    pub(crate) words: &'t Words,
     pub(crate) seed: u64,
     /// The case's own.
     pub(crate) random: Random,
@@ -146,7 +177,7 @@ pub(crate) struct Trial<'t> {
 
 impl<'t> Trial<'t> {
     pub(crate) fn play(&self, shards: usize) -> Result<Play<'t>, Broken> {
-        Play::new(self.subject, self.config, self.seed, shards)
+        Play::new(self.subject, self.config, self.words, self.seed, shards)
     }
 
     pub(crate) fn play_in(
@@ -154,7 +185,7 @@ impl<'t> Trial<'t> {
         host: Box<dyn Host + 't>,
         shards: usize,
     ) -> Result<Play<'t>, Broken> {
-        Play::in_host(host, self.config, self.seed, shards)
+        Play::in_host(host, self.config, self.words, self.seed, shards)
     }
 
     /// Plays a script and holds every pick to a rule; what it was brought down by becomes as small as can be.

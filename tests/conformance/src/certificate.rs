@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::case::{CONTRACT, SUITE};
 use crate::report::{Report, Verdict};
+use crate::traffic::Words;
 
 /// What is known of a policy that was tested.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -20,6 +21,9 @@ pub struct Certificate {
     pub suite: u32,
     /// What it was configured with.
     pub config: String,
+    /// What was in the made-up traffic because it means something to the policy.
+    #[serde(default)]
+    pub words: Words,
     /// The seeds that were run.
     pub seeds: Vec<u64>,
     /// Case by case.
@@ -60,6 +64,7 @@ impl Certificate {
             contract: report.contract.into(),
             suite: report.suite,
             config: report.config.clone(),
+            words: report.words.clone(),
             seeds: report.seeds.clone(),
             verdicts: certified.collect(),
             cost,

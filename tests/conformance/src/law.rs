@@ -8,7 +8,7 @@ use crate::random::Random;
 use crate::report::Verdict;
 use crate::shrink;
 use crate::subject::{Picked, Request, Response, Subject};
-use crate::traffic::{Mix, hostile, ordinary};
+use crate::traffic::{Mix, Words, hostile, ordinary};
 
 pub(crate) const CASES: &[Case] = &[
     Case {
@@ -119,7 +119,7 @@ fn traffic(trial: &mut Trial<'_>, mix: Mix, rule: Plain) -> Verdict {
 
 fn traffic_that(trial: &mut Trial<'_>, mix: Mix, breaking: Breaking, rule: Plain) -> Verdict {
     for _ in 0..RUNS {
-        let script = mix.script(&mut trial.random);
+        let script = mix.script(&mut trial.random, trial.words);
         let boxed = || -> Box<Rule<'_>> { Box::new(rule) };
         if let Some(verdict) = trial.follow(script, mix.shards, breaking, boxed) {
             return verdict;
@@ -271,7 +271,9 @@ fn around(trial: &mut Trial<'_>, middle: &[Spec], rule: Plain) -> Option<Verdict
     let mut script = Vec::new();
     for specs in [middle.to_vec(), fleet(3), middle.to_vec()] {
         script.push(Step::Set(specs));
-        script.extend((0..4).map(|shard| Step::Pick(shard % 2, ordinary(&mut trial.random))));
+        script.extend(
+            (0..4).map(|shard| Step::Pick(shard % 2, ordinary(&mut trial.random, trial.words))),
+        );
     }
     let boxed = || -> Box<Rule<'_>> { Box::new(rule) };
     trial.follow(script, 2, Breaking::IsWrong, boxed)
@@ -316,7 +318,7 @@ fn until_all_are_tried(trial: &mut Trial<'_>, rule: Plain) -> Verdict {
     for count in 1..=5 {
         let mut script = vec![Step::Set(fleet(count))];
         for _ in 0..3 {
-            script.push(Step::Pick(0, ordinary(&mut trial.random)));
+            script.push(Step::Pick(0, ordinary(&mut trial.random, trial.words)));
             // The retry takes the place of what has failed, until there is nowhere left to go.
             script.extend((0..=count).map(|_| Step::Fail(0, Failure::Connect)));
         }
@@ -335,7 +337,9 @@ fn uses_what_is_there(trial: &mut Trial<'_>) -> Verdict {
         script.push(Step::Vitals(name, u32::MAX, 1_000_000));
         script.push(Step::Load(name, 1_000_000));
     }
-    script.extend((0..6).map(|shard| Step::Pick(shard % 2, ordinary(&mut trial.random))));
+    script.extend(
+        (0..6).map(|shard| Step::Pick(shard % 2, ordinary(&mut trial.random, trial.words))),
+    );
     let rule = || -> Box<Rule<'_>> { Box::new(not_turned_away) };
     let verdict = trial.follow(script, 2, Breaking::Elsewhere, rule);
     verdict.unwrap_or_else(|| traffic(trial, Mix::ORDINARY, not_turned_away))
@@ -362,7 +366,9 @@ fn one_backend(trial: &mut Trial<'_>) -> Verdict {
     ];
     for specs in others {
         let mut script = vec![Step::Set(specs)];
-        script.extend((0..12).map(|shard| Step::Pick(shard % 3, ordinary(&mut trial.random))));
+        script.extend(
+            (0..12).map(|shard| Step::Pick(shard % 3, ordinary(&mut trial.random, trial.words))),
+        );
         let rule = || -> Box<Rule<'_>> { Box::new(only) };
         if let Some(verdict) = trial.follow(script, 3, Breaking::IsWrong, rule) {
             return verdict;
@@ -373,7 +379,9 @@ fn one_backend(trial: &mut Trial<'_>) -> Verdict {
 
 fn any_number(trial: &mut Trial<'_>) -> Verdict {
     for count in [1, 2, 3, 7, 64, 1_000, 10_000] {
-        let requests: Vec<Request> = (0..20).map(|_| ordinary(&mut trial.random)).collect();
+        let requests: Vec<Request> = (0..20)
+            .map(|_| ordinary(&mut trial.random, trial.words))
+            .collect();
         let check = |count: &usize| -> Result<(), Trouble> {
             let mut play = trial.play(1)?;
             play.set(&fleet(*count));
@@ -401,7 +409,9 @@ fn churn(trial: &mut Trial<'_>) -> Verdict {
         let mut script = vec![Step::Set(fleet(5))];
         for round in 0..15 {
             let mix = Mix::ORDINARY;
-            script.extend((0..3).map(|shard| Step::Pick(shard, ordinary(&mut trial.random))));
+            script.extend(
+                (0..3).map(|shard| Step::Pick(shard, ordinary(&mut trial.random, trial.words))),
+            );
             // Those that were picked are gone or down before anything comes back from them.
             script.push(Step::Set(mix.fleet(&mut trial.random)));
             script.push(Step::End(0, 200, 1_000));
@@ -418,7 +428,9 @@ fn churn(trial: &mut Trial<'_>) -> Verdict {
 fn hostile_requests(trial: &mut Trial<'_>) -> Verdict {
     for _ in 0..RUNS {
         let mut script = vec![Step::Set(fleet(4))];
-        script.extend((0..20).map(|shard| Step::Pick(shard % 2, hostile(&mut trial.random))));
+        script.extend(
+            (0..20).map(|shard| Step::Pick(shard % 2, hostile(&mut trial.random, trial.words))),
+        );
         let rule = || -> Box<Rule<'_>> { Box::new(lawful) };
         if let Some(verdict) = trial.follow(script, 2, Breaking::IsWrong, rule) {
             return verdict;
@@ -501,7 +513,7 @@ fn call_by_number(play: &mut Play<'_>, call: u64) -> Result<(), Trouble> {
 
 fn repeatable(trial: &mut Trial<'_>) -> Verdict {
     for _ in 0..RUNS {
-        let script = Mix::ORDINARY.script(&mut trial.random);
+        let script = Mix::ORDINARY.script(&mut trial.random, trial.words);
         let check = |script: &Vec<Step>| same(trial, script, script, "the second time");
         let show = |script: &Vec<Step>| script.iter().map(Step::to_string).collect();
         let breaking = Breaking::Elsewhere;
@@ -545,14 +557,15 @@ pub fn parity(
     seed: u64,
 ) -> Result<(), String> {
     let mut random = Random::for_purpose(seed, "parity");
+    let words = Words::default();
     for _ in 0..RUNS {
         let mix = Mix {
             swaps: true,
             ..Mix::ORDINARY
         };
-        let script = mix.script(&mut random);
+        let script = mix.script(&mut random, &words);
         let follow = |subject| -> Result<_, Trouble> {
-            let mut play = Play::new(subject, config, seed, mix.shards)?;
+            let mut play = Play::new(subject, config, &words, seed, mix.shards)?;
             shown(&mut play, &script)
         };
         let compared = follow(one)

@@ -66,7 +66,7 @@ fn least(world: &World, request: &Request, picked: &Picked) -> Result<(), String
 
 fn minimal(trial: &mut Trial<'_>) -> Verdict {
     for _ in 0..15 {
-        let mut script = Mix::ORDINARY.script(&mut trial.random);
+        let mut script = Mix::ORDINARY.script(&mut trial.random, trial.words);
         // Loads that are close to one another say more than those of ordinary traffic.
         for step in script.iter_mut().skip(3).step_by(3) {
             let name = trial.random.below(8) as u16;

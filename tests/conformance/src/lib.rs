@@ -11,6 +11,7 @@
 //! waypost plugin test my-policy.wasm            # a table; exit status 0 where nothing speaks against it, else 1
 //! waypost plugin test my-policy.wasm --config '{"cookie":"sid"}' --seeds 10 --junit report.xml
 //! waypost plugin test my-policy.wasm --case law/never-picks-down --seed 7      # one counterexample again
+//! waypost plugin test my-policy.wasm --header 'x-tenant: acme' --label tier=gold    # what means something to it
 //! waypost plugin test my-policy.wasm --certificate my-policy.json              # for `require_certificate`
 //! waypost plugin test --list                    # all cases
 //! ```
@@ -69,14 +70,31 @@ pub use law::parity;
 /// waypost_conformance::conforms!(MyPolicy);
 /// ```
 ///
-/// A policy that wants settings gets them as JSON: `conforms!(MyPolicy, r#"{"cookie":"sid"}"#)`. Use it once in a
-/// module. Memory, fuel and the deadline can only be told of what is built: `waypost plugin test` looks at them.
+/// A policy that wants settings gets them as JSON: `conforms!(MyPolicy, r#"{"cookie":"sid"}"#)`. Header fields and labels
+/// that mean something to it go along, for nobody could guess them, and what hangs on them would not be tested:
+///
+/// ```
+/// # use waypost_plugin::{Backends, Pick, Policy, Request};
+/// # struct MyPolicy;
+/// # impl Policy for MyPolicy {
+/// #     type Config = ();
+/// #     fn configure(_: ()) -> Result<Self, String> { Ok(MyPolicy) }
+/// #     fn pick(&mut self, _: &Request, _: &Backends) -> Pick { Pick::unavailable() }
+/// # }
+/// use waypost_conformance::{Options, conforms};
+///
+/// conforms!(MyPolicy, Options::from("{}").header("x-tenant", "acme").label("tier", "gold"));
+/// ```
+///
+/// Use it once in a module. The families that the policy does not promise pass without a look at it. Memory, fuel and
+/// the deadline, and whether the policy runs in the sandbox at all, can only be told of what is built: `waypost plugin
+/// test` looks at them.
 #[macro_export]
 macro_rules! conforms {
     ($policy:ty) => {
         $crate::conforms!($policy, "{}");
     };
-    ($policy:ty, $config:expr) => {
+    ($policy:ty, $options:expr) => {
         #[cfg(test)]
         mod conformance {
             use super::*;
@@ -84,7 +102,7 @@ macro_rules! conforms {
             fn family(family: &str) {
                 let (name, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
                 let subject = $crate::native::Native::<$policy>::new(name, version);
-                $crate::assert_conforms(&subject, $config, family);
+                $crate::assert_conforms(&subject, $options, family);
             }
 
             #[test]
@@ -124,11 +142,10 @@ macro_rules! conforms {
 ///
 /// # Panics
 /// With the whole report where something speaks against the policy.
-pub fn assert_conforms(subject: &dyn subject::Subject, config: &str, family: &str) {
+pub fn assert_conforms(subject: &dyn subject::Subject, options: impl Into<Options>, family: &str) {
     let options = Options {
-        config: config.into(),
         only: Some(family.into()),
-        ..Options::default()
+        ..options.into()
     };
     let report = run(subject, &options);
     let command = "waypost plugin test FILE";

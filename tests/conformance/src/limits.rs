@@ -42,8 +42,8 @@ fn edits_allowed(trial: &mut Trial<'_>) -> Verdict {
         let mut script = vec![Step::Set(fleet(4))];
         for shard in 0..20 {
             let request = match shard % 4 {
-                3 => hostile(&mut trial.random),
-                _ => ordinary(&mut trial.random),
+                3 => hostile(&mut trial.random, trial.words),
+                _ => ordinary(&mut trial.random, trial.words),
             };
             // A field of that size in, the same field out: over the limit, and nobody's fault.
             if request.fields.iter().all(|(_, value)| value.len() < 2_000) {
@@ -114,8 +114,8 @@ fn deadline(trial: &mut Trial<'_>) -> Verdict {
         let mut script = vec![Step::Set(fleet(count))];
         for shard in 0..12 {
             let request = match shard % 3 {
-                2 => hostile(&mut trial.random),
-                _ => ordinary(&mut trial.random),
+                2 => hostile(&mut trial.random, trial.words),
+                _ => ordinary(&mut trial.random, trial.words),
             };
             script.push(Step::Pick(shard % 2, request));
             if shard % 4 == 3 {
@@ -133,7 +133,7 @@ fn deadline(trial: &mut Trial<'_>) -> Verdict {
         ..Mix::ORDINARY
     };
     let rule = || -> Box<Rule<'_>> { Box::new(|_, _, _| Ok(())) };
-    let script = mix.script(&mut trial.random);
+    let script = mix.script(&mut trial.random, trial.words);
     let verdict = trial.follow(script, mix.shards, Breaking::IsDeadline, rule);
     verdict.unwrap_or(Verdict::Pass)
 }
@@ -149,7 +149,9 @@ fn fuel(trial: &mut Trial<'_>) -> Verdict {
         ("1,000", 1_000),
         ("10,000", 10_000),
     ] {
-        let requests: Vec<Request> = (0..20).map(|_| ordinary(&mut trial.random)).collect();
+        let requests: Vec<Request> = (0..20)
+            .map(|_| ordinary(&mut trial.random, trial.words))
+            .collect();
         let most = |count: usize| -> Result<u64, Trouble> {
             let host = trial.subject.metered().map_err(Trouble::NotApplicable)?;
             let mut play = trial.play_in(host, 1)?;
@@ -234,7 +236,9 @@ fn memory(trial: &mut Trial<'_>) -> Verdict {
 
 fn log_bounded(trial: &mut Trial<'_>) -> Verdict {
     const LINES: usize = 20;
-    let requests: Vec<Request> = (0..2_000).map(|_| ordinary(&mut trial.random)).collect();
+    let requests: Vec<Request> = (0..2_000)
+        .map(|_| ordinary(&mut trial.random, trial.words))
+        .collect();
     let check = |requests: &Vec<Request>| {
         let mut play = trial.play(1)?;
         play.set(&fleet(5));

@@ -8,6 +8,7 @@ use waypost_plugin::testing::Head;
 use waypost_plugin::{Backend, BackendId, BackendState, Ending, Failure, Outcome, Pick};
 
 use crate::subject::{Broken, Host, Live, Picked, Request, Responded, Response, Subject};
+use crate::traffic::Words;
 
 /// A backend to be. Two of one name are the same backend, unless it was away in between.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -186,6 +187,7 @@ fn name_of(name: u16) -> String {
 pub struct Play<'s> {
     host: Box<dyn Host + 's>,
     config: &'s str,
+    words: &'s Words,
     /// What surrounds it.
     pub world: World,
     shards: Vec<Desk>,
@@ -222,10 +224,11 @@ impl<'s> Play<'s> {
     pub fn new(
         subject: &'s dyn Subject,
         config: &'s str,
+        words: &'s Words,
         seed: u64,
         shards: usize,
     ) -> Result<Self, Broken> {
-        Play::in_host(subject.host(), config, seed, shards)
+        Play::in_host(subject.host(), config, words, seed, shards)
     }
 
     /// The same in a host that was made before.
@@ -235,6 +238,7 @@ impl<'s> Play<'s> {
     pub fn in_host(
         mut host: Box<dyn Host + 's>,
         config: &'s str,
+        words: &'s Words,
         seed: u64,
         shards: usize,
     ) -> Result<Self, Broken> {
@@ -242,6 +246,7 @@ impl<'s> Play<'s> {
         let mut play = Play {
             host,
             config,
+            words,
             world: World::default(),
             shards: Vec::new(),
         };
@@ -285,7 +290,7 @@ impl<'s> Play<'s> {
                 self.world.last_id += 1;
                 BackendId::new(self.world.last_id)
             });
-            backends.push(backend(id, name, *spec));
+            backends.push(backend(id, name, *spec, self.words));
         }
         let live = &self.world.live;
         let kept = |backend: &Backend| live.get(&backend.id).copied().unwrap_or_default();
@@ -496,7 +501,7 @@ impl<'s> Play<'s> {
     }
 }
 
-fn backend(id: BackendId, name: String, spec: Spec) -> Backend {
+fn backend(id: BackendId, name: String, spec: Spec, words: &Words) -> Backend {
     let mut labels = vec![(
         "zone".to_owned(),
         if spec.name & 1 == 0 { "a" } else { "b" }.to_owned(),
@@ -504,6 +509,12 @@ fn backend(id: BackendId, name: String, spec: Spec) -> Backend {
     // What release policies look for.
     if spec.name & 3 == 3 {
         labels.push(("canary".to_owned(), "true".to_owned()));
+    }
+    // The first of one key is the last to be set.
+    let theirs: Vec<_> = words.labels_of(spec.name).collect();
+    for (key, value) in theirs.into_iter().rev() {
+        labels.retain(|(known, _)| known != key);
+        labels.push((key.clone(), value.clone()));
     }
     Backend {
         id,

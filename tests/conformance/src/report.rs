@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::traffic::Words;
+
 /// What a case says of a policy.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(tag = "verdict", rename_all = "kebab-case")]
@@ -94,6 +96,8 @@ pub struct Report {
     pub digest: String,
     /// What it was configured with.
     pub config: String,
+    /// What was in the made-up traffic because it means something to the policy.
+    pub words: Words,
     /// The version of the contract that it was held to.
     pub contract: &'static str,
     /// The version of the suite.
@@ -147,8 +151,20 @@ impl Report {
             text = text.trim_end().to_owned();
             text.push('\n');
         }
+        // One mistake may fail many cases; it is told once.
+        let mut told: Vec<(&Finding, Vec<&str>)> = Vec::new();
         for finding in self.failed() {
+            let alike = |(first, _): &&mut (&Finding, _)| first.what() == finding.what();
+            match told.iter_mut().find(alike) {
+                Some((_, others)) => others.push(finding.case),
+                None => told.push((finding, Vec::new())),
+            }
+        }
+        for (finding, others) in told {
             text += &failure(finding, command);
+            if !others.is_empty() {
+                let _ = writeln!(text, "  the same in: {}", others.join(", "));
+            }
         }
         let _ = writeln!(
             text,
@@ -202,6 +218,16 @@ impl Report {
     }
 }
 
+impl Finding {
+    /// What is wrong, where something is.
+    fn what(&self) -> Option<&str> {
+        match &self.verdict {
+            Verdict::Fail(counterexample) => Some(&counterexample.what),
+            _ => None,
+        }
+    }
+}
+
 fn measured(finding: &Finding) -> String {
     let measured = finding.measured.iter();
     let shown: Vec<String> = measured
@@ -241,4 +267,62 @@ fn escaped(text: &str) -> String {
         }
     }
     escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_mistake_is_told_once() {
+        let finding = |case, what: Option<&str>| Finding {
+            case,
+            doc: "It picks.",
+            seed: 7,
+            verdict: what.map_or(Verdict::Pass, |what| {
+                Verdict::fail(what.to_owned(), vec!["backends: b0".to_owned()])
+            }),
+            measured: Vec::new(),
+        };
+        let report = Report {
+            policy: "mine".into(),
+            version: "0.1.0".into(),
+            promises: Vec::new(),
+            digest: String::new(),
+            config: "{}".into(),
+            words: Words::default(),
+            contract: "0.1.0",
+            suite: 1,
+            seeds: vec![7],
+            findings: vec![
+                finding("law/a", Some("it panics")),
+                finding("law/b", None),
+                finding("law/c", Some("it picks b1")),
+                finding("law/d", Some("it panics")),
+            ],
+        };
+        let expected = "\
+mine 0.1.0
+  law/a  FAILED
+  law/b  ok
+  law/c  FAILED
+  law/d  FAILED
+
+law/a: it panics
+  It picks.
+  the smallest that shows it:
+    backends: b0
+  again: waypost plugin test mine.wasm --case law/a --seed 7
+  the same in: law/d
+
+law/c: it picks b1
+  It picks.
+  the smallest that shows it:
+    backends: b0
+  again: waypost plugin test mine.wasm --case law/c --seed 7
+
+1 passed, 3 failed, 0 unclear, 0 not applicable
+";
+        assert_eq!(report.table("waypost plugin test mine.wasm"), expected);
+    }
 }

@@ -109,10 +109,10 @@ fn difference(one: &Fields, two: &Fields) -> Option<String> {
 }
 
 fn requests(trial: &mut Trial<'_>) -> Vec<Request> {
-    let random = &mut trial.random;
+    let (random, words) = (&mut trial.random, trial.words);
     let mut requests = vec![Request::get("/")];
     requests.extend((0..40).map(|_| {
-        let request = ordinary(random);
+        let request = ordinary(random, words);
         match random.below(3) {
             0 => request.field("x-canary", "1"),
             1 => request.field("accept-encoding", "gzip"),

@@ -60,7 +60,7 @@ fn same_after_swap(trial: &mut Trial<'_>) -> Verdict {
             swaps: true,
             ..Mix::ORDINARY
         };
-        let script = mix.script(&mut trial.random);
+        let script = mix.script(&mut trial.random, trial.words);
         let check = |script: &Vec<Step>| {
             let undisturbed: Vec<Step> = script
                 .iter()
@@ -90,7 +90,7 @@ fn takes(trial: &Trial<'_>, state: &[u8]) -> Result<(), Trouble> {
         shards: 1,
         ..Mix::ORDINARY
     };
-    match play.follow(&mix.script(&mut random), &mut lawful) {
+    match play.follow(&mix.script(&mut random, trial.words), &mut lawful) {
         Played::Through(_) => Ok(()),
         Played::Wrong(what) => Err(Trouble::Wrong(format!("{what}, with what it restored"))),
         Played::Broke(broken) => Err(Trouble::Broke(broken)),
@@ -159,7 +159,7 @@ fn real_states(trial: &mut Trial<'_>) -> Result<Vec<Vec<u8>>, Trouble> {
             steps,
             ..Mix::ORDINARY
         };
-        let script = mix.script(&mut trial.random);
+        let script = mix.script(&mut trial.random, trial.words);
         states.push(saved(trial, &script)?);
     }
     Ok(states)

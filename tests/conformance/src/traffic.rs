@@ -1,10 +1,40 @@
 //! Made-up traffic: scripts of what happens to a proxy, ordinary and not.
 
+use serde::{Deserialize, Serialize};
 use waypost_plugin::{BackendState, Failure};
 
 use crate::play::{Spec, Step};
 use crate::random::Random;
 use crate::subject::Request;
+
+/// What means something to a policy and nobody could guess: without it, what the policy does for the tenant `acme`
+/// and on the backends labelled `tier = "gold"` is not put to any test.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Words {
+    /// Header fields, name and value. Each is in every third request, among others.
+    pub headers: Vec<(String, String)>,
+    /// Labels, key and value. The first is on every second backend, from `b1` on, the next on every second pair of
+    /// them, from `b2` on, and so on; where two have one key, the first holds.
+    pub labels: Vec<(String, String)>,
+}
+
+impl Words {
+    fn say(&self, mut request: Request, random: &mut Random) -> Request {
+        for (name, value) in &self.headers {
+            if random.one_in(3) {
+                request = request.field(name, value);
+            }
+        }
+        request
+    }
+
+    /// Of the backend of this name.
+    pub(crate) fn labels_of(&self, name: u16) -> impl Iterator<Item = &(String, String)> {
+        let bits = (0..16).cycle().map(move |bit| name >> bit & 1 == 1);
+        let with = self.labels.iter().zip(bits);
+        with.filter_map(|(label, has)| has.then_some(label))
+    }
+}
 
 /// What a script is made of.
 #[derive(Clone, Copy, Debug)]
@@ -44,15 +74,15 @@ impl Mix {
     };
 
     /// A script of this mix.
-    pub fn script(&self, random: &mut Random) -> Vec<Step> {
+    pub fn script(&self, random: &mut Random, words: &Words) -> Vec<Step> {
         let mut script = vec![Step::Set(self.fleet(random))];
         while script.len() < self.steps {
-            script.push(self.step(random));
+            script.push(self.step(random, words));
         }
         script
     }
 
-    fn step(&self, random: &mut Random) -> Step {
+    fn step(&self, random: &mut Random, words: &Words) -> Step {
         let name = random.index(self.backends + 1) as u16;
         match random.below(20) {
             0 | 1 if self.churn => Step::Set(self.fleet(random)),
@@ -81,8 +111,8 @@ impl Mix {
             10 if self.swaps => Step::Swap(random.index(self.shards)),
             _ => {
                 let request = match self.hostile && random.one_in(2) {
-                    true => hostile(random),
-                    false => ordinary(random),
+                    true => hostile(random, words),
+                    false => ordinary(random, words),
                 };
                 Step::Pick(random.index(self.shards), request)
             }
@@ -110,7 +140,7 @@ impl Mix {
 }
 
 /// One of a few hundred clients, asking for one of some things.
-pub fn ordinary(random: &mut Random) -> Request {
+pub fn ordinary(random: &mut Random, words: &Words) -> Request {
     let client = random.below(300);
     let mut request = Request::get(random.choose(&["/", "/app", "/app?x=1", "/a/b/c.js"]))
         .from(&address(client))
@@ -123,7 +153,7 @@ pub fn ordinary(random: &mut Random) -> Request {
     if random.one_in(10) {
         request.scheme = "https".into();
     }
-    request
+    words.say(request, random)
 }
 
 /// The address of a client by number.
@@ -133,7 +163,7 @@ pub fn address(client: u64) -> String {
 }
 
 /// What no browser sends, and every server gets one day.
-pub fn hostile(random: &mut Random) -> Request {
+pub fn hostile(random: &mut Random, words: &Words) -> Request {
     let mut request = Request::get("/");
     match random.below(10) {
         0 => {
@@ -175,5 +205,5 @@ pub fn hostile(random: &mut Random) -> Request {
             request = request.field("cookie", value).field("x-canary", "\t;\"");
         }
     }
-    request
+    words.say(request, random)
 }

@@ -270,6 +270,9 @@ fn conformance(name: &str, ty: &str) -> String {
 
 use {name}::{ty};
 
+// With settings, and with header fields and labels that mean something to the policy, which nobody could guess:
+// use waypost_conformance::Options;
+// conforms!({ty}, Options::from(r#\"{{\"key\":1}}\"#).header(\"x-tenant\", \"acme\").label(\"tier\", \"gold\"));
 waypost_conformance::conforms!({ty});
 "
     )
@@ -282,8 +285,9 @@ fn readme(name: &str) -> String {
 
 A load-balancing policy for Waypost, in `src/lib.rs`.
 
-- its tests, natively: `cargo test`
+- its tests, natively: `cargo test`; that it runs in the sandbox, only `plugin build` can tell
 - compiled, checked, tried: `waypost plugin build`, which makes `{name}.wasm`
+- the conformance suite on what is built: `waypost plugin test {name}.wasm`
 - hooks, promises, what it asks for, what it costs: `waypost plugin inspect {name}.wasm`
 - at work, in front of three sample servers: `waypost demo --policy ./{name}.wasm`
 - what a pick costs: `waypost plugin bench {name}.wasm`; `--against OLD.wasm` compares
@@ -294,11 +298,14 @@ In a configuration:
 ```toml
 [policy.{name}]
 file = \"{name}.wasm\"
-# config = {{ }}        # what `configure` gets
+# config = {{ key = 1 }}        # what `configure` gets
 
 [upstream.app]
 policy = \"{name}\"
-servers = [\"127.0.0.1:3000\", \"127.0.0.1:3001\"]
+servers = [
+    {{ address = \"127.0.0.1:3000\", labels = {{ tier = \"gold\" }} }},
+    \"127.0.0.1:3001\",
+]
 ```
 
 `cargo doc --open -p waypost-plugin` has a guide, task by task.

@@ -26,6 +26,18 @@ mutant! { PicksDown [] {
     }
 } }
 
+mutant! {
+    /// Does what it likes, but for one tenant, and on one kind of backend only.
+    PicksDownForOneTenant [] {
+    fn pick(_: &mut State, request: &Request, backends: &Backends) -> Pick {
+        let is_gold = |b: &&Backend| b.label("tier") == Some("gold");
+        match request.header("x-tenant").as_deref() {
+            Some("acme") => to(backends.iter().find(is_gold)),
+            _ => among(backends, request, |b| b.is_healthy() && !request.was_tried(b.id)),
+        }
+    }
+} }
+
 mutant! { PicksDraining [] {
     fn pick(_: &mut State, request: &Request, backends: &Backends) -> Pick {
         among(backends, request, |b| {

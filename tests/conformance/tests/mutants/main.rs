@@ -241,6 +241,28 @@ fn mutants_do_not_get_away_with_another_seed() {
     assert!(lucky.is_empty(), "{}", lucky.join("\n"));
 }
 
+/// Nobody can guess what a field or a label has to be, but who is told finds what hangs on it.
+#[test]
+fn what_hangs_on_fields_and_labels_is_tried_with_them() {
+    let row = row::<law::PicksDownForOneTenant>("PicksDownForOneTenant", "law/never-picks-down");
+    let told = options().header("x-tenant", "acme").label("tier", "gold");
+    let verdict = |options| {
+        let only = Some(row.case.into());
+        let mut report = run(&*row.subject, &Options { only, ..options });
+        report.findings.remove(0).verdict
+    };
+    assert_eq!(verdict(options()), Verdict::Pass);
+    let Verdict::Fail(found) = verdict(told) else {
+        panic!("it passes");
+    };
+    assert!(found.what.ends_with(", which is down"), "{found:?}");
+    let [backends, pick] = &found.input[..] else {
+        panic!("{found:?}");
+    };
+    assert!(backends.contains("(down)"), "{found:?}");
+    assert!(pick.contains("x-tenant"), "{found:?}");
+}
+
 #[test]
 fn right_policies_pass() {
     let mut wrong = Vec::new();
