@@ -11,9 +11,12 @@ use tokio::net::TcpStream;
 
 use super::Fields;
 
-/// What is read at once; a head that is longer makes its buffer grow.
-const BUFFER_BYTES: usize = 64 * 1024;
-/// How much memory of each kind waits for its next use.
+/// What is read at once; a head that is longer makes its buffer grow. Beside 64 KiB, a quarter of the time for bodies of
+/// 64 KiB and 1 MiB is saved, and nothing is lost for small ones; twice as much saves no more.
+const BUFFER_BYTES: usize = 256 * 1024;
+/// How many of them wait for their next use.
+const SPARE_INPUTS_MAX: usize = 64;
+/// How much memory of each other kind does.
 const SPARE_MAX: usize = 128;
 /// What has grown beyond this is not kept.
 const SPARE_BYTES_MAX: usize = 64 * 1024;
@@ -50,7 +53,7 @@ impl Buffers {
 
     fn give_input(&self, bytes: Vec<u8>) {
         let mut inputs = self.inputs.borrow_mut();
-        if bytes.len() == BUFFER_BYTES && inputs.len() < SPARE_MAX {
+        if bytes.len() == BUFFER_BYTES && inputs.len() < SPARE_INPUTS_MAX {
             inputs.push(bytes);
         }
     }
