@@ -9,8 +9,8 @@ use serde::Serialize;
 use crate::config;
 use crate::inspect::PolicyRefused;
 use crate::plugin::{Engine, Plugin};
-use crate::policy::Verdict;
 use crate::policy::slot::{Balancer, Slot, rehearsal};
+use crate::policy::{Policy as _, Verdict};
 use crate::upstream::{BackendId, Upstream};
 
 /// Picks that are timed together take about this long: much beside the clock's own cost, little beside a time slice.
@@ -34,6 +34,10 @@ pub struct PickCost {
     pub median: f64,
     /// A tenth of the batches cost less, a tenth more: what to expect from one run to the next.
     pub spread: [f64; 2],
+    /// What it costs until a new instance can pick: memory, `configure` and `update`, once the code is compiled. `None`
+    /// for the host's own rotation, and where it was not measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<f64>,
 }
 
 /// The cost of one pick by two policies, timed in turns.
@@ -93,7 +97,10 @@ pub fn time(contestant: &Contestant, backends: usize) -> Result<PickCost, Policy
     track.warm_up(picks, BATCHES);
     let samples = (0..BATCHES).map(|_| track.batch(picks)).collect();
     contestant.check(backends)?;
-    Ok(PickCost::of(backends, samples))
+    Ok(PickCost {
+        start: contestant.start(backends),
+        ..PickCost::of(backends, samples)
+    })
 }
 
 /// Times picks of two policies in turns, so that whatever else the machine does meets both of them.
@@ -136,6 +143,7 @@ impl PickCost {
             backends,
             median: at(5),
             spread: [at(1), at(9)],
+            start: None,
         }
     }
 }
@@ -199,6 +207,22 @@ impl Contestant {
             upstream,
             under_way: VecDeque::with_capacity(IN_FLIGHT + 1),
         })
+    }
+
+    /// Nanoseconds until a new instance can pick; `None` where there is none, or it fails.
+    fn start(&self, backends: usize) -> Option<f64> {
+        const STARTS: usize = 50;
+        let plugin = self.plugin.as_ref()?;
+        let upstream = Arc::new(Upstream::made_up(backends).rehearsal());
+        let mut samples = Vec::with_capacity(STARTS);
+        for _ in 0..STARTS {
+            let start = Instant::now();
+            let mut instance = plugin.instantiate(&upstream).ok()?;
+            instance.update(&upstream).ok()?;
+            samples.push(start.elapsed().as_nanos() as f64);
+        }
+        samples.sort_by(f64::total_cmp);
+        samples.get(STARTS / 2).copied()
     }
 
     fn check(&self, backends: usize) -> Result<(), PolicyRefused> {

@@ -127,9 +127,14 @@ fn table(policy: &str, costs: &[PickCost]) -> String {
         backends,
         median,
         spread: [low, high],
+        start,
     } in costs
     {
-        lines += &format!("{backends:>9} backends {median:>9.0} ({low:.0} to {high:.0})\n");
+        lines += &format!("{backends:>9} backends {median:>9.0} ({low:.0} to {high:.0})");
+        if let Some(start) = start {
+            lines += &format!(", a new instance {:.0} us", start / 1e3);
+        }
+        lines.push('\n');
     }
     lines
 }
@@ -167,16 +172,26 @@ mod tests {
             backends,
             median,
             spread: [median - 1.0, median + 2.0],
+            start: None,
         }
     }
 
     #[test]
     fn the_table_has_a_line_for_each_size() {
         assert_eq!(
-            table("round-robin", &[cost(2, 180.4), cost(10_000, 200.0)]),
+            table(
+                "round-robin",
+                &[
+                    cost(2, 180.4),
+                    PickCost {
+                        start: Some(81_234.0),
+                        ..cost(10_000, 200.0)
+                    }
+                ]
+            ),
             "round-robin, ns per pick: median (a tenth are below, a tenth above)\n\
              \x20       2 backends       180 (179 to 182)\n\
-             \x20   10000 backends       200 (199 to 202)\n"
+             \x20   10000 backends       200 (199 to 202), a new instance 81 us\n"
         );
     }
 

@@ -137,6 +137,7 @@ impl<'a> Report<'a> {
             backends,
             median,
             spread: [low, high],
+            ..
         }) = self.pick
         {
             let cost = format!("{median:.0} ns with {backends} backends ({low:.0} to {high:.0})");
@@ -191,6 +192,7 @@ mod tests {
                 backends: 10,
                 median: 262.2,
                 spread: [257.0, 280.0],
+                start: None,
             }),
             needs_settings: None,
             warning: None,
