@@ -101,6 +101,7 @@ async fn answer(
         switch: switch.as_deref(),
         interim: Vec::new(),
         method: exchange.method.clone(),
+        sent: false,
         answered: now,
     };
     let result = attempts.run(exchange).await;
@@ -266,6 +267,8 @@ struct Attempts<'a> {
     /// What the client is to have before the response head: informational responses.
     interim: Vec<u8>,
     method: Method,
+    /// A backend may have seen something of the request.
+    sent: bool,
     /// When the response head came.
     answered: Instant,
 }
@@ -318,9 +321,9 @@ impl Attempts<'_> {
                         flight.fail(failure);
                     }
                     let repeat = match error {
-                        // Nothing has been sent, so nothing can happen twice.
-                        ProxyError::Backend(Failure::Connect) => true,
-                        ProxyError::Backend(Failure::Reset) => repeatable,
+                        // Nothing can happen twice.
+                        ProxyError::Backend(_) if !self.sent => true,
+                        ProxyError::Backend(Failure::Connect | Failure::Reset) => repeatable,
                         _ => false,
                     };
                     if is_last || !repeat {
@@ -430,6 +433,7 @@ impl Attempts<'_> {
         flight: &mut Flight,
         sent: Instant,
     ) -> Result<ResponseHead, ProxyError> {
+        self.sent = true;
         let head = poll_fn(|cx| self.poll_exchange(cx, link, sent)).await?;
         self.answered = Instant::now();
         flight.answered(head.status, self.answered);

@@ -1,7 +1,7 @@
 //! Failed attempts: who is tried next, and who is left out.
 
 use waypost::config::ServerState;
-use waypost_tests::{Client, Gate, Origin, Proxy, Refusing, Visit, servers, until};
+use waypost_tests::{Client, Gate, Origin, Proxy, Refusing, Unreachable, Visit, servers, until};
 
 /// Rotation asks the first server first, and nobody is left out.
 const PATIENT: &str = "max_fails = 0";
@@ -81,20 +81,23 @@ async fn what_must_not_be_done_twice_is_done_once() {
 
 #[tokio::test]
 async fn what_was_never_sent_goes_to_another_backend() {
-    for request in ONCE {
-        let (refusing, good) = (Refusing::new(), Origin::echo("good").await);
-        let proxy = Proxy::start(&servers(&[refusing.address(), good.address()], PATIENT)).await;
-        let mut client = Client::connect(&proxy).await;
-        let response = client.ask(request).await;
-        assert_eq!(
-            (response.status(), response.origin()),
-            (200, "good"),
-            "{request}"
-        );
-        assert_eq!(good.request_count(), 1);
-        let sent = &good.requests()[0];
-        let has_body = request.contains("hello");
-        assert_eq!(sent.body == b"hello", has_body, "{request}");
+    let (refusing, unreachable) = (Refusing::new(), Unreachable::new().await);
+    for failing in [refusing.address(), unreachable.address()] {
+        for request in ONCE {
+            let good = Origin::echo("good").await;
+            let settings = "max_fails = 0\nconnect_timeout = \"100ms\"";
+            let proxy = Proxy::start(&servers(&[failing, good.address()], settings)).await;
+            let mut client = Client::connect(&proxy).await;
+            let response = client.ask(request).await;
+            assert_eq!(
+                (response.status(), response.origin()),
+                (200, "good"),
+                "{request}"
+            );
+            assert_eq!(good.request_count(), 1);
+            let has_body = request.contains("hello");
+            assert_eq!(good.requests()[0].body == b"hello", has_body, "{request}");
+        }
     }
 }
 
