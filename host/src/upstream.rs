@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::config::{self, ServerState};
@@ -15,12 +15,10 @@ use crate::plugin::Stage;
 pub(crate) mod connect;
 pub(crate) mod health;
 pub(crate) mod latency;
-mod load;
 pub(crate) mod pool;
 
 use self::health::Health;
 use self::latency::Latency;
-use self::load::Load;
 
 /// Counters that a policy shares between its instances on all shards.
 pub(crate) const COUNTERS: usize = 64;
@@ -47,8 +45,6 @@ pub(crate) struct Upstream {
     pub(crate) backends: Vec<Arc<Backend>>,
     /// Where each is in `backends`.
     by_id: HashMap<BackendId, usize>,
-    /// The loads of `backends`.
-    loads: Vec<Load>,
     pub(crate) shared: Arc<Shared>,
     /// Only a policy's trial: no request ever gets here.
     pub(crate) is_rehearsal: bool,
@@ -79,7 +75,7 @@ pub(crate) struct Backend {
 /// A backend's numbers, over all shards.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
-    in_flight: Load,
+    in_flight: AtomicU32,
     picks: AtomicU64,
     failures: AtomicU64,
     /// Lets one line about failures through at a time.
@@ -161,16 +157,11 @@ impl Upstream {
             .enumerate()
             .map(|(index, backend)| (backend.id, index))
             .collect();
-        let loads = backends
-            .iter()
-            .map(|backend| backend.live.in_flight.clone())
-            .collect();
         Upstream {
             edition: EDITIONS.fetch_add(1, Ordering::Relaxed),
             settings,
             backends,
             by_id,
-            loads,
             shared,
             is_rehearsal: false,
             stage: None,
@@ -202,11 +193,6 @@ impl Upstream {
         let backend = |server: &config::Server| Arc::new(Backend::new(server.clone(), Vec::new()));
         let backends = servers.iter().map(backend).collect();
         Upstream::new(config::Upstream::new("made-up", 0, servers), backends)
-    }
-
-    /// How many requests each backend has under way, in their order.
-    pub(crate) fn in_flight(&self) -> Vec<u32> {
-        self.loads.iter().map(Load::get).collect()
     }
 
     /// The same, where somebody else makes up the time and what is random.
@@ -373,7 +359,7 @@ impl Backend {
 
 impl Live {
     pub(crate) fn in_flight(&self) -> u32 {
-        self.in_flight.get()
+        self.in_flight.load(Ordering::Relaxed)
     }
 
     pub(crate) fn picks(&self) -> u64 {
@@ -390,15 +376,15 @@ impl Live {
 
     /// Sets how many requests are under way, for those who make up what happens.
     pub(crate) fn set_in_flight(&self, requests: u32) {
-        self.in_flight.set(requests);
+        self.in_flight.store(requests, Ordering::Relaxed);
     }
 
     pub(crate) fn begin(&self) {
         self.picks.fetch_add(1, Ordering::Relaxed);
-        self.in_flight.begin();
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn end(&self) {
-        self.in_flight.end();
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }

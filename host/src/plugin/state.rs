@@ -147,15 +147,10 @@ impl Guest {
         self.upstream.as_ref()?.stage.as_deref()
     }
 
-    /// Takes note that what the policy does may hang on live numbers.
-    fn note_live(&self) {
+    fn numbers(&self, number: impl Fn(&Backend) -> u32) -> Vec<u32> {
         if let Some(stage) = self.stage() {
             stage.notes().asked_live = true;
         }
-    }
-
-    fn numbers(&self, number: impl Fn(&Backend) -> u32) -> Vec<u32> {
-        self.note_live();
         self.upstream
             .iter()
             .flat_map(|upstream| &upstream.backends)
@@ -164,7 +159,9 @@ impl Guest {
     }
 
     fn number(&self, id: u64, number: impl Fn(&Backend) -> u32) -> u32 {
-        self.note_live();
+        if let Some(stage) = self.stage() {
+            stage.notes().asked_live = true;
+        }
         self.upstream
             .as_ref()
             .and_then(|upstream| upstream.backend(BackendId(id)))
@@ -324,9 +321,7 @@ impl response::Host for Guest {
 
 impl upstream::Host for Guest {
     fn in_flight(&mut self) -> Vec<u32> {
-        self.note_live();
-        let upstream = self.upstream.as_ref();
-        upstream.map_or_else(Vec::new, |upstream| upstream.in_flight())
+        self.numbers(in_flight)
     }
 
     fn in_flight_of(&mut self, id: u64) -> u32 {
