@@ -343,8 +343,25 @@ pub(crate) mod tests {
 
     #[test]
     fn growth_is_compared_with_the_smallest() {
-        let ratio = measured("routes").contenders[1].ratio.unwrap();
-        assert_eq!((ratio.low, ratio.high), (16.0 / 12.0, 2.0));
+        let rows = Row::all();
+        let row = rows.iter().find(|row| row.name == "routes").unwrap();
+        let costs = |label: &str, costs: [f64; 3]| {
+            let samples = costs.map(|cost| sample(cost, None));
+            (label.to_owned(), samples.to_vec())
+        };
+        let mut samples = vec![
+            costs("waypost 10", [10.0, 12.0, 99.0]),
+            costs("waypost 1000", [20.0, 16.0, 20.0]),
+            costs("nginx 10", [30.0, 30.0, 30.0]),
+            costs("nginx 1000", [60.0, 45.0, 90.0]),
+        ];
+        samples[0].1[2].void = Some("3 errors".to_owned());
+        let measured = Measured::new(row, 4.0, None, samples);
+        let ratio = |at: usize| measured.contenders[at].ratio.unwrap();
+        assert_eq!((ratio(1).low, ratio(1).high), (16.0 / 12.0, 2.0));
+        // And each with its own.
+        assert_eq!((ratio(2).low, ratio(2).high), (1.0, 1.0));
+        assert_eq!((ratio(3).low, ratio(3).high), (1.5, 3.0));
     }
 
     #[test]
