@@ -75,10 +75,10 @@ impl Shipped {
         }))
     }
 
-    /// The same for bytes.
+    /// The same for a file, with settings as JSON.
     ///
     /// # Errors
-    /// Why they do not load.
+    /// Why it does not load.
     pub fn from_file(
         file: &std::path::Path,
         config: &str,
@@ -88,9 +88,7 @@ impl Shipped {
         settings.config = serde_json::from_str(config)?;
         Shipped::load(&settings)
     }
-}
 
-impl Shipped {
     /// What a report says, with what a pick costs on this machine.
     pub fn certificate(&self, report: &Report) -> Certificate {
         const SIZES: [usize; 3] = [2, 100, 1_000];

@@ -1,5 +1,7 @@
 //! As much HTTP/1.1 as it takes to see where a message ends and whether it is the one that was wanted.
 
+use std::borrow::Cow;
+
 /// What a response has to be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expected<'a> {
@@ -67,15 +69,7 @@ impl ResponseReader {
     }
 
     fn take_head(&mut self, bytes: &[u8], expected: &Expected<'_>) -> Result<bool, Fault> {
-        // Nearly always the whole head is in one piece, which is looked at where it is.
-        let gathered;
-        let bytes = if self.head.is_empty() {
-            bytes
-        } else {
-            self.head.extend_from_slice(bytes);
-            gathered = std::mem::take(&mut self.head);
-            &gathered
-        };
+        let bytes = &*gathered(&mut self.head, bytes);
         if let Some(body) = after_known(bytes, &self.known) {
             self.body_left = Some(expected.body.len());
             return self.take(body, expected);
@@ -165,14 +159,7 @@ impl RequestReader {
         let body = match self.body_left {
             Some(_) => bytes.len(),
             None => {
-                let gathered;
-                let bytes = if self.head.is_empty() {
-                    bytes
-                } else {
-                    self.head.extend_from_slice(bytes);
-                    gathered = std::mem::take(&mut self.head);
-                    &gathered
-                };
+                let bytes = &*gathered(&mut self.head, bytes);
                 let known = after_known(bytes, &self.known).map(|body| bytes.len() - body.len());
                 let Some(end) = known.or_else(|| head_end(bytes)) else {
                     if bytes.len() > HEAD_BYTES_MAX {
@@ -199,6 +186,15 @@ impl RequestReader {
             Arrived::Part
         })
     }
+}
+
+/// What has begun and what came behind it. Nearly always the whole head is in one piece, which is looked at where it is.
+fn gathered<'b>(begun: &mut Vec<u8>, bytes: &'b [u8]) -> Cow<'b, [u8]> {
+    if begun.is_empty() {
+        return Cow::Borrowed(bytes);
+    }
+    begun.extend_from_slice(bytes);
+    Cow::Owned(std::mem::take(begun))
 }
 
 /// What follows a head that is the same as one that has been looked at.

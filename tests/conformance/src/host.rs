@@ -333,8 +333,13 @@ fn right_ids(stand: &mut Stand<'_>) -> Result<(), Flaw> {
     Ok(())
 }
 
-fn loads_fresh(stand: &mut Stand<'_>) -> Result<(), Flaw> {
-    let shards = stand.shards(3)?;
+/// Has policies on so many shards tell of live numbers that keep changing, and looks at what they say.
+fn changing(
+    stand: &mut Stand<'_>,
+    shards: usize,
+    look: impl Fn(&Stand<'_>, &Said) -> Result<(), Flaw>,
+) -> Result<(), Flaw> {
+    let shards = stand.shards(shards)?;
     for round in 0..40 {
         if round % 5 == 0 {
             let specs = stand.some();
@@ -343,33 +348,30 @@ fn loads_fresh(stand: &mut Stand<'_>) -> Result<(), Flaw> {
         stand.change();
         let shard = stand.random.choose(&shards);
         let said = stand.pick(shard)?;
+        look(stand, &said)?;
+    }
+    Ok(())
+}
+
+fn loads_fresh(stand: &mut Stand<'_>) -> Result<(), Flaw> {
+    changing(stand, 3, |stand, said| {
         let loads = joined(stand.lives().map(|live| live.in_flight));
         same("requests under way", said.get("loads"), &loads)?;
         same(
             "requests under way, one by one",
             said.get("each-load"),
             &loads,
-        )?;
-    }
-    Ok(())
+        )
+    })
 }
 
 fn vitals_fresh(stand: &mut Stand<'_>) -> Result<(), Flaw> {
-    let shards = stand.shards(2)?;
-    for round in 0..40 {
-        if round % 5 == 0 {
-            let specs = stand.some();
-            stand.set(&specs);
-        }
-        stand.change();
-        let shard = stand.random.choose(&shards);
-        let said = stand.pick(shard)?;
+    changing(stand, 2, |stand, said| {
         let latency = joined(stand.lives().map(|live| live.latency_us));
         same("latencies", said.get("latency"), &latency)?;
         let errors = joined(stand.lives().map(|live| live.error_ppm));
-        same("error rates", said.get("errors"), &errors)?;
-    }
-    Ok(())
+        same("error rates", said.get("errors"), &errors)
+    })
 }
 
 fn tickets(stand: &mut Stand<'_>) -> Result<(), Flaw> {

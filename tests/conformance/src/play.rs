@@ -502,19 +502,16 @@ impl<'s> Play<'s> {
 }
 
 fn backend(id: BackendId, name: String, spec: Spec, words: &Words) -> Backend {
-    let mut labels = vec![(
-        "zone".to_owned(),
-        if spec.name & 1 == 0 { "a" } else { "b" }.to_owned(),
-    )];
+    let zone = if spec.name & 1 == 0 { "a" } else { "b" };
     // What release policies look for.
-    if spec.name & 3 == 3 {
-        labels.push(("canary".to_owned(), "true".to_owned()));
-    }
-    // The first of one key is the last to be set.
-    let theirs: Vec<_> = words.labels_of(spec.name).collect();
-    for (key, value) in theirs.into_iter().rev() {
-        labels.retain(|(known, _)| known != key);
-        labels.push((key.clone(), value.clone()));
+    let canary = (spec.name & 3 == 3).then_some(("canary", "true"));
+    let words = words.labels_of(spec.name);
+    let words = words.map(|(key, value)| (key.as_str(), value.as_str()));
+    let mut labels: Vec<(String, String)> = Vec::new();
+    for (key, value) in words.chain([("zone", zone)]).chain(canary) {
+        if !labels.iter().any(|(known, _)| known == key) {
+            labels.push((key.to_owned(), value.to_owned()));
+        }
     }
     Backend {
         id,
